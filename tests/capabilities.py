@@ -1,0 +1,140 @@
+"""What this machine can do, found out by trying it: `missing(name)` says why a capability is not there, or "".
+
+Tests name what they need (`@pytest.mark.needs("root", "memory")`, see conftest.py). A probe does a small part of
+what the test would do and undoes it: a user ID proves nothing (root in a container), nor does a kernel's version.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+CONTROLLERS = ("cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma")
+
+
+def attempt(*command: str, text: str = "") -> str:
+    """Run a command with `text` as its input: "" if it exits with 0, else the last line it said."""
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    last = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+    return "" if done.returncode == 0 else last[0]
+
+
+def root() -> str:
+    """May make namespaces and mounts; a container's root without CAP_SYS_ADMIN may not."""
+    with tempfile.TemporaryDirectory() as target:
+        script = 'mount -t tmpfs none "$1"'
+        return attempt("unshare", "--mount", "--pid", "--fork", "--uts", "--net", "sh", "-c", script, "sh", target)
+
+
+def v2_mount() -> str:
+    """Where cgroup v2 is mounted (beside v1 on a hybrid host), or "". See cgroups(7)."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _source, target, fstype, *_rest = line.split()
+        if fstype == "cgroup2":
+            return target
+    return ""
+
+
+def cgroup2() -> str:
+    """May make a cgroup on the v2 hierarchy."""
+    if not v2_mount():
+        return "no cgroup2 is mounted"
+    probe = Path(v2_mount(), f"probe-{os.getpid()}")
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def controller(name: str) -> str:
+    """The v2 hierarchy has the controller and hands it to a cgroup made at its top."""
+    if gap := missing("cgroup2"):
+        return gap
+    top = Path(v2_mount())
+    there = (top / "cgroup.controllers").read_text().split()
+    if name not in there:
+        return f"the cgroup v2 hierarchy at {top} has only: {' '.join(there) or 'no controllers'}"
+    switch = top / "cgroup.subtree_control"
+    if name in switch.read_text().split():
+        return ""
+    try:
+        switch.write_text(f"+{name}")
+        switch.write_text(f"-{name}")
+    except OSError as error:
+        return f"+{name} > {switch}: {error.strerror}"
+    return ""
+
+
+def compiler() -> str:
+    """gcc with the C library's and the kernel's headers."""
+    source = "#include <stdio.h>\n#include <linux/mount.h>\nint main(void) { return 0; }\n"
+    return attempt("gcc", "-x", "c", "-o", "/dev/null", "-", text=source)
+
+
+def busybox() -> str:
+    """A busybox that needs no library, for root filesystems without any."""
+    path = shutil.which("busybox")
+    if not path:
+        return "no busybox is installed"
+    dynamic = b"/ld-linux" in Path(path).read_bytes()[:4096] or b"/ld-musl" in Path(path).read_bytes()[:4096]
+    return f"{path} is not static (Debian: busybox-static)" if dynamic else ""
+
+
+def idmap() -> str:
+    """A tmpfs can be mounted with an id mapping (mount_setattr(2), MOUNT_ATTR_IDMAP), asked of mount(8) as users do."""
+    with tempfile.TemporaryDirectory() as target:
+        script = (
+            'mount -t tmpfs none "$1" && mkdir "$1/a" "$1/b" && mount --bind -o X-mount.idmap=b:0:1000:1 "$1/a" "$1/b"'
+        )
+        return attempt("unshare", "--mount", "sh", "-c", script, "sh", target)
+
+
+def vm() -> str:
+    """A machine of the test run's own (scripts/vm-run), whose global settings a test may change."""
+    return "" if os.environ.get("PYRUNTIME_VM") else "not in the test VM that scripts/test boots"
+
+
+def effective_capability(name: str) -> str:
+    """The tests hold a capability of capabilities(7), such as "CAP_SYS_RESOURCE"."""
+    from pyruntime.linux.caps import CAPABILITIES
+
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("CapEff:"))
+    return "" if int(line.split()[1], 16) >> CAPABILITIES[name] & 1 else f"{name} is not effective"
+
+
+PROBES: dict[str, Callable[[], str]] = {
+    "root": root,
+    "cgroup2": cgroup2,
+    **{name: functools.partial(controller, name) for name in CONTROLLERS},
+    "userns": functools.partial(attempt, "unshare", "--user", "--map-root-user", "true"),
+    "timens": functools.partial(attempt, "unshare", "--time", "true"),
+    "idmap": idmap,
+    "gcc": compiler,
+    "busybox": busybox,
+    "runc": functools.partial(attempt, "runc", "--version"),
+    "crun": functools.partial(attempt, "crun", "--version"),
+    "strace": functools.partial(attempt, "strace", "-o", "/dev/null", "true"),
+    "vm": vm,
+}
+
+
+def known(name: str) -> bool:
+    """Whether a test may ask for this capability."""
+    return name in PROBES or name.startswith("CAP_")
+
+
+@functools.cache
+def missing(name: str) -> str:
+    """Why this machine lacks a capability, or "" if it has it. Probed once."""
+    probe = PROBES.get(name) or functools.partial(effective_capability, name)
+    return probe()

@@ -1,0 +1,144 @@
+"""Which tests run here, which do not and why, and which runtime the black-box tests drive.
+
+`@pytest.mark.needs("root", "memory")`: the test is skipped where a capability (capabilities.py) is missing.
+
+PYRUNTIME_MUST_RUN=root,cgroup2,...  a missing one of these fails the test instead, and so does any other skip
+PYRUNTIME_DEFER=FILE                 the tests that cannot run here are listed in FILE, for another place (scripts/test)
+PYRUNTIME_REPORT=FILE                what passed, failed and was skipped, as JSON (scripts/test adds the places up)
+RUNTIME=runc                         the runtime under test; without it the one of this checkout
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import capabilities
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+GAPS = pytest.StashKey[dict[str, str]]()
+
+
+def must_run() -> set[str]:
+    """The capabilities whose absence is a failure."""
+    return {name for name in os.environ.get("PYRUNTIME_MUST_RUN", "").split(",") if name}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker and refuse a misspelt switch, which would skip in silence."""
+    config.addinivalue_line("markers", "needs(*capabilities): what the machine must be able to do, see capabilities.py")
+    if unknown := sorted(name for name in must_run() if not capabilities.known(name)):
+        known = ", ".join(capabilities.PROBES)
+        raise pytest.UsageError(f"PYRUNTIME_MUST_RUN names {', '.join(unknown)}; there is {known}")
+
+
+def gaps_of(item: pytest.Item) -> dict[str, str]:
+    """The capabilities that a test needs and this machine lacks, each with the reason."""
+    names = [name for mark in item.iter_markers("needs") for name in mark.args]
+    if unknown := [name for name in names if not capabilities.known(name)]:
+        raise pytest.UsageError(f"{item.nodeid} needs {', '.join(unknown)}, which capabilities.py cannot probe")
+    return {name: reason for name in names if (reason := capabilities.missing(name))}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Probe what the collected tests ask for, and write down at once what another place has to run."""
+    for item in items:
+        item.stash[GAPS] = gaps_of(item)
+    if deferred := os.environ.get("PYRUNTIME_DEFER"):
+        Path(deferred).write_text("".join(f"{item.nodeid}\n" for item in items if item.stash[GAPS]))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose needs are not met, or fail it where they had to be."""
+    gaps = item.stash[GAPS]
+    if not gaps:
+        return
+    told = "; ".join(f"needs {name}: {reason}" for name, reason in gaps.items())
+    if must_run() & set(gaps) and "PYRUNTIME_DEFER" not in os.environ:
+        pytest.fail(f"PYRUNTIME_MUST_RUN: {told}", pytrace=False)
+    pytest.skip(told)
+
+
+UNEXPLAINED = "PYRUNTIME_MUST_RUN: skipped without the `needs` marker, so nobody would notice that it never runs: "
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.CallInfo[None], None]:
+    """Under PYRUNTIME_MUST_RUN a test that skips by itself fails: only `needs` is an accepted reason."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and must_run() and not item.stash[GAPS] and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = UNEXPLAINED + str(report.longrepr)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, pytest.CollectReport, None]:
+    """The same for a whole module that skips itself while it is imported."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and must_run():
+        report.outcome = "failed"
+        report.longrepr = UNEXPLAINED + str(report.longrepr)
+
+
+def skipped_by_reason(reporter: pytest.TerminalReporter) -> dict[str, list[str]]:
+    """Reason -> the tests that were not run for it."""
+    reasons: dict[str, list[str]] = {}
+    for report in reporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons.setdefault(reason.removeprefix("Skipped: "), []).append(report.nodeid)
+    return reasons
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what did not run and why; a skip nobody reads is a test nobody has."""
+    reasons = skipped_by_reason(terminalreporter)
+    if reasons:
+        terminalreporter.section("not run here")
+        for reason, tests in sorted(reasons.items()):
+            terminalreporter.line(f"{len(tests):4} {reason}")
+            for test in tests[:3]:
+                terminalreporter.line(f"       {test}")
+            if tests[3:]:
+                terminalreporter.line(f"       and {len(tests) - 3} more")
+    if path := os.environ.get("PYRUNTIME_REPORT"):
+        counts = {kind: len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "error", "skipped")}
+        Path(path).write_text(json.dumps({**counts, "reasons": reasons}))
+
+
+def checkout_launcher(folder: Path) -> Path:
+    """The command as scripts/run installs it, but for the package of this checkout.
+
+    An isolated interpreter (-IS) sees no site-packages, so the package and click stand side by side in one folder.
+    """
+    import click
+    from pyruntime.cli.launcher import launcher_text
+
+    library = folder / "library"
+    library.mkdir()
+    (library / "pyruntime").symlink_to(CHECKOUT / "pyruntime")
+    (library / "click").symlink_to(Path(click.__file__).parent)
+    launcher = folder / "pyruntime"
+    launcher.write_text(launcher_text(os.path.realpath(sys.executable), str(library)))
+    launcher.chmod(0o755)
+    return launcher
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The path of the runtime under test: $RUNTIME, or this checkout's own."""
+    if chosen := os.environ.get("RUNTIME"):
+        path = shutil.which(chosen)
+        if path is None:
+            pytest.fail(f"RUNTIME={chosen} is not to be found", pytrace=False)
+        yield path
+    else:
+        yield str(checkout_launcher(tmp_path_factory.mktemp("runtime")))
