@@ -69,24 +69,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 UNEXPLAINED = "PYRUNTIME_MUST_RUN: skipped without the `needs` marker, so nobody would notice that it never runs: "
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.CallInfo[None], None]:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Under PYRUNTIME_MUST_RUN a test that skips by itself fails: only `needs` is an accepted reason."""
-    outcome = yield
-    report = outcome.get_result()
+    report = yield
     if report.skipped and must_run() and not item.stash[GAPS] and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = UNEXPLAINED + str(report.longrepr)
+    return report
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, pytest.CollectReport, None]:
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """The same for a whole module that skips itself while it is imported."""
-    outcome = yield
-    report = outcome.get_result()
+    report = yield
     if report.skipped and must_run():
         report.outcome = "failed"
         report.longrepr = UNEXPLAINED + str(report.longrepr)
+    return report
 
 
 def skipped_by_reason(reporter: pytest.TerminalReporter) -> dict[str, list[str]]:
