@@ -1,0 +1,53 @@
+"""Spec -> Plan. Pure: no system call, no root, and the same input gives the same output.
+
+The order of the phases is the order of runc:libcontainer/standard_init_linux.go:/^func .*linuxStandardInit.*Init/,
+but for one thing: whatever is reached by a path is done before pivot_root, through descriptors, while the host's own
+/proc can still be trusted. runc masks, writes sysctls and makes the working directory afterwards.
+"""
+
+from __future__ import annotations
+
+from pyruntime.errors import ConfigError
+from pyruntime.plan import mounts, namespaces, process, resources
+from pyruntime.plan.step import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyruntime.spec.types import Spec
+
+
+def build(
+    spec: Spec, bundle_path: str, id: str, cgroup: str, *, no_pivot: bool = False, no_new_keyring: bool = False
+) -> Plan:
+    """What starting `spec` as the container `id` will do, step by step.
+
+    `bundle_path` is absolute; `cgroup` is the container's path below the v2 hierarchy, or "" for none. `spec` has passed spec.validate.
+    Raises ConfigError and UnsupportedError with the place in config.json.
+    """
+    kinds = {namespace["type"] for namespace in spec.get("linux", {}).get("namespaces", ())}
+    if "mount" not in kinds:
+        raise ConfigError(
+            "the container needs a mount namespace: its mounts would be the host's", where="config.json#/linux/namespaces"
+        )
+    return Plan(
+        [
+            *resources.resource_steps(spec.get("linux", {}), cgroup),
+            *namespaces.namespace_steps(spec),
+            *process.parent_steps(spec),
+            *process.before_root_steps(id, no_new_keyring),
+            *namespaces.identity_steps(spec),
+            *mounts.root_steps(spec, rootfs_path(spec, bundle_path)),
+            *mounts.mount_steps(spec, bundle_path),
+            *mounts.device_steps(spec),
+            *process.terminal_steps(spec),
+            mounts.MakeWorkingDirectory("config.json#/process/cwd", spec["process"]["cwd"]),
+            *mounts.closing_steps(spec, no_pivot),
+            *process.process_steps(spec),
+        ]
+    )
+
+
+def rootfs_path(spec: Spec, bundle_path: str) -> str:
+    """`root.path`, absolute (config.md#root: relative to the bundle)."""
+    path = spec["root"]["path"]
+    return path if path.startswith("/") else f"{bundle_path}/{path}"
