@@ -1,0 +1,74 @@
+"""Python environments: the one that the tests and checks run in, and the launchers of the command.
+
+Always on the distribution's interpreter: a version manager's shim in front of it costs 50 ms at every start.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+from scripts.lib.steps import CHECKOUT, cache_path, die, digest, must, need_packages, say
+
+OLDEST = (3, 11)
+
+
+def distribution_python() -> Path:
+    """The real path of the distribution's python3, such as /usr/bin/python3.11."""
+    python = Path("/usr/bin/python3").resolve()
+    ask = [python, "-IS", "-c", "import sys; print(sys.version_info >= (%d, %d))" % OLDEST]
+    answer = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip() if python.exists() else ""
+    if answer != "True":
+        die(f"{python} must be Python {OLDEST[0]}.{OLDEST[1]} or newer (Debian 12, Ubuntu 24.04)")
+    return python
+
+
+def make_venv(path: Path, python: Path, *requirements: str | Path) -> None:
+    """A fresh virtual environment with these requirements, compiled."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    must([python, "-m", "venv", path])
+    must([path / "bin/pip", "install", "--quiet", "--compile", *requirements])
+
+
+def test_environment() -> Path:
+    """The interpreter of an environment with all that tests and checks import, made once for a pyproject.toml.
+
+    The package itself is not in it: tests take it from the checkout.
+    """
+    python = distribution_python()
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    optional = project["optional-dependencies"]
+    requirements = [*project["dependencies"], *optional["test"], *optional["lint"]]
+    path = cache_path() / f"venv-{digest([python, *requirements])}"
+    stamp = path / "complete"
+    if not stamp.exists():
+        need_packages("python3-venv", what_for="an environment for the tests")
+        need_packages("gcc", "libc6-dev", "python3-dev", "libcap-dev", what_for="building python-prctl, for the tests")
+        say(f"making the test environment {path} (once)")
+        make_venv(path, python, *requirements)
+        stamp.touch()
+    return path / "bin/python"
+
+
+def checkout_launcher(folder: Path, python: str) -> Path:
+    """The command as scripts/run installs it, but for the package of this checkout; `folder` is empty and temporary.
+
+    An isolated interpreter (-IS) sees no site-packages, so the package and click are put side by side in one folder.
+    They are copied: compiled files of root's would be a nuisance in the user's checkout.
+    """
+    from pyruntime.cli.launcher import launcher_text
+
+    library = folder / "library"
+    shutil.copytree(CHECKOUT / "pyruntime", library / "pyruntime", ignore=shutil.ignore_patterns("__pycache__"))
+    click = importlib.util.find_spec("click")
+    if click is not None and click.origin is not None:
+        (library / "click").symlink_to(Path(click.origin).parent)
+    launcher = folder / "pyruntime"
+    launcher.write_text(launcher_text(os.path.realpath(python), str(library)))
+    launcher.chmod(0o755)
+    return launcher

@@ -1,0 +1,166 @@
+"""A small virtual machine for the tests whose cgroup controllers this machine does not hand out.
+
+User-mode Linux first: an ordinary program, it needs no KVM and boots in a second. Then QEMU, with the same disks:
+the root (a copy-on-write view of scripts/vm-image's), the project's tree as a tar archive, and an empty disk that takes
+what comes back. lib/guest-init is the other end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from scripts.lib.steps import CHECKOUT, clean_environment, die, need_packages
+
+# What a test that needs one of these finds in the machine, if it does not find it here (tests/capabilities.py).
+OFFERS = ("vm", "root", "cgroup2", "cpu", "cpuset", "io", "memory", "misc", "pids", "rdma", "userns", "timens", "idmap")
+NOT_SENT = (".git", "__pycache__", ".*_cache", ".hypothesis", ".venv", "*.egg-info", "bundles/debian/rootfs")
+OUT_SIZE = 64 << 20
+MEMORY = "2G"
+TIMEOUT = int(os.environ.get("PYRUNTIME_VM_TIMEOUT", "1500"))
+
+
+class Machine(NamedTuple):
+    """A way to boot: "uml" with its program, or "qemu" with its program and a kernel."""
+
+    kind: str
+    program: Path
+    kernel: Path | None = None
+
+    def __str__(self) -> str:
+        return f"user-mode Linux ({self.program})" if self.kind == "uml" else f"QEMU ({self.kernel})"
+
+
+def find_uml() -> Path | None:
+    """User-mode Linux: $PYRUNTIME_UML, a copy kept beside the checkout, or Debian's package."""
+    chosen = os.environ.get("PYRUNTIME_UML")
+    beside = CHECKOUT.parent / "shared/vm/linux.uml"
+    packaged = shutil.which("linux.uml")
+    for path in (chosen, beside, packaged):
+        if path and os.access(path, os.X_OK):
+            return Path(path).resolve()
+    return None
+
+
+def find_qemu() -> Machine | None:
+    """QEMU with a kernel that has the NVMe driver and ext4 built in (Debian's "cloud" flavour): no initrd is made."""
+    program = shutil.which(f"qemu-system-{os.uname().machine}")
+    chosen = os.environ.get("PYRUNTIME_KERNEL")
+    kernels = [Path(chosen)] if chosen else sorted(Path("/boot").glob("vmlinuz-*-cloud-*"))
+    return Machine("qemu", Path(program), kernels[-1]) if program and kernels else None
+
+
+def find() -> Machine | None:
+    """The first machine of UML, QEMU that is here."""
+    uml = find_uml()
+    return Machine("uml", uml) if uml else find_qemu()
+
+
+def find_or_install() -> Machine | None:
+    """As `find`, and Debian's user-mode-linux is installed if that is all that is missing; None: cannot be had."""
+    return find() or (find() if need_packages("user-mode-linux", what_for="the test VM", optional=True) else None)
+
+
+HOW_TO_GET_ONE = """\
+no virtual machine to run them in. Any of these will do:
+  PYRUNTIME_UML=/path/to/linux          a user-mode Linux with cgroup controllers
+  apt-get install user-mode-linux       Debian's (an older one, without cpuset)
+  apt-get install qemu-system-x86 linux-image-cloud-amd64"""
+
+
+def image() -> Path:
+    """The root disk, made now if it was not before."""
+    need_packages("mmdebstrap", "e2fsprogs", "debian-archive-keyring", what_for="making the VM's disk", optional=True)
+    made = subprocess.run([CHECKOUT / "scripts/vm-image"], stdout=subprocess.PIPE, text=True, check=False)
+    if made.returncode:
+        die("the VM's disk could not be made (scripts/vm-image)")
+    return Path(made.stdout.strip())
+
+
+def pack(command: str, disk: Path, extra: Sequence[Path] = ()) -> None:
+    """The checkout, the command and some extra files as a disk: a tar archive."""
+    with tempfile.NamedTemporaryFile("w", suffix=".command") as script, tarfile.open(disk, "w") as archive:
+        script.write(command + "\n")
+        script.flush()
+        archive.add(CHECKOUT, ".", filter=sent)
+        archive.add(script.name, ".vm-command")
+        for path in extra:
+            archive.add(path, path.name)
+
+
+def sent(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out what a clean clone would not have; everything belongs to root over there."""
+    if any(Path(entry.name).match(pattern) for pattern in NOT_SENT):
+        return None
+    entry.uid = entry.gid = 0
+    return entry
+
+
+def boot_command(machine: Machine, root: Path, tree: Path, out: Path, scratch: Path, cpus: int) -> list[str]:
+    """The command line that boots guest-init on these three disks and shows its console on stdout."""
+    guest = ["init=/guest-init", "rw", "quiet", "loglevel=0", "panic=-1", "lsm=landlock,yama,apparmor"]
+    if machine.kind == "uml":
+        disks = [f"ubd0={scratch}/cow,{root}", f"ubd1r={tree}", f"ubd2={out}"]
+        console = ["con0=null,fd:1", "con=null", f"uml_dir={scratch}/", f"umid={scratch.name}"]
+        size = [f"mem={MEMORY}", f"ncpus={cpus}", "seccomp=on"]
+        return [str(machine.program), *size, *disks, *console, *guest, "root=/dev/ubda", "tree=/dev/ubdb", "out=/dev/ubdc"]
+    command = [str(machine.program), "-accel", "tcg", "-m", MEMORY, "-smp", "1", "-no-reboot", "-nographic", "-nodefaults"]
+    command += ["-serial", "stdio", "-nic", "none", "-cpu", "max"]
+    for number, (disk, options) in enumerate(((root, ",snapshot=on"), (tree, ",readonly=on"), (out, ""))):
+        command += ["-drive", f"file={disk},format=raw,if=none,id=d{number}{options}"]
+        command += ["-device", f"nvme,drive=d{number},serial=d{number}"]
+    names = ["root=/dev/nvme0n1", "tree=/dev/nvme1n1", "out=/dev/nvme2n1", "console=ttyS0"]
+    return [*command, "-kernel", str(machine.kernel), "-append", " ".join([*guest, *names])]
+
+
+def start(machine: Machine, root: Path, command: str, scratch: Path, output: IO[bytes], *, cpus: int = 1,
+          extra: Sequence[Path] = ()) -> subprocess.Popen[bytes]:
+    """Boot, run a shell command in a copy of the tree and power off; `scratch` keeps the disks meanwhile."""
+    tree, out = scratch / "tree", scratch / "out"
+    pack(command, tree, extra)
+    with out.open("wb") as file:
+        file.truncate(OUT_SIZE)
+    boot = boot_command(machine, root, tree, out, scratch, cpus)
+    environment = clean_environment({"TMPDIR": str(scratch)})
+    return subprocess.Popen(boot, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
+                            start_new_session=True)
+
+
+def finish(process: subprocess.Popen[bytes], scratch: Path, into: Path | None = None) -> int:
+    """Wait for the machine; the command's exit status, or 125 if it did not get that far. `into` gets its /out."""
+    try:
+        process.wait(TIMEOUT)
+    except subprocess.TimeoutExpired:
+        print(f"the VM was still running after {TIMEOUT} s (PYRUNTIME_VM_TIMEOUT)", file=sys.stderr)
+    finally:
+        stop(process)
+    try:
+        with tarfile.open(scratch / "out") as archive:
+            status = archive.extractfile("./status")
+            if into is not None:
+                archive.extractall(into, filter="data")
+            return int(status.read()) if status else 125
+    except (tarfile.ReadError, KeyError, ValueError):
+        return 125
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the machine and its helpers: they are a session of their own."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for disks and UML's memory, in memory itself if there is room for it that may hold a program's pages."""
+    shm = Path("/dev/shm")
+    roomy = shm.is_dir() and shutil.disk_usage(shm).free > 4 << 30 and not os.statvfs(shm).f_flag & os.ST_NOEXEC
+    return tempfile.TemporaryDirectory(prefix="pyruntime-vm-", dir=shm if roomy else None)
