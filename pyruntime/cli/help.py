@@ -1,0 +1,64 @@
+"""Help, the words for a wrong command line, and shell completion: click's work, done only when it is asked for.
+
+click costs 25 ms and is a package that may be missing (a rescue system, an initramfs). Nothing but the beauty of these
+texts depends on it.
+"""
+
+from __future__ import annotations
+
+from pyruntime.cli import emit
+from pyruntime.cli.options import COMMANDS, GLOBAL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyruntime.cli.options import Option
+    from pyruntime.cli.parse import Call
+    from pyruntime.errors import UsageError
+
+
+def show(call: Call, argv: list[str], error: UsageError | None) -> int:
+    """Print the help or the completion that `argv` asks for; return the exit status.
+
+    With `error`, the command line is wrong: raises an error that says so, in click's words if it has any.
+    """
+    _find_packages()
+    try:
+        from pyruntime.cli import click_app
+    except ModuleNotFoundError as missing:
+        if missing.name != "click":
+            raise
+        if error is not None:
+            raise error from None
+        emit(plain_help(call.verb))
+        return 0
+    if error is not None:
+        raise click_app.explain(argv, error) from None
+    return click_app.help_or_complete(argv)
+
+
+def _find_packages() -> None:
+    """Add site-packages to sys.path, of a virtual environment too: the launcher starts without (`-S`)."""
+    import site
+
+    site.main()
+
+
+def plain_help(verb: str) -> str:
+    """Help without click: the table as it stands."""
+    if not verb:
+        rows = [(name, text) for name, _options, _operands, _args, _handler, text in COMMANDS]
+        return "Usage: pyruntime [OPTIONS] COMMAND [ARGS]...\n\n" + _columns(rows) + "\n" + _columns(_rows(GLOBAL))
+    for name, options, operands, takes_args, _handler, text in COMMANDS:
+        if name == verb:
+            usage = " ".join(("pyruntime", name, "[OPTIONS]", *operands, *(("[-- CMD ARGS]",) if takes_args else ())))
+            return f"Usage: {usage}\n\n  {text}\n\n" + _columns(_rows(options))
+    raise LookupError(verb)
+
+
+def _rows(options: tuple[Option, ...]) -> list[tuple[str, str]]:
+    return [(f"-{short}, --{name}" if short else f"--{name}", text) for name, short, _kind, _default, text in options]
+
+
+def _columns(rows: list[tuple[str, str]]) -> str:
+    width = max(len(left) for left, _right in rows)
+    return "".join(f"  {left:{width}}  {right}\n" for left, right in rows)

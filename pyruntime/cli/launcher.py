@@ -1,0 +1,45 @@
+"""The text of the installed command: a few lines, since Python compiles a script again at every start (5 ms for a big one).
+
+scripts/run writes it; runc has no counterpart, being one binary.
+"""
+
+from __future__ import annotations
+
+from pyruntime.errors import UsageError
+
+# BINPRM_BUF_SIZE of linux/binfmts.h: the kernel reads no more of a first line, the "#!" and the newline included.
+FIRST_LINE_LIMIT = 256
+
+
+def launcher_text(interpreter_path: str, library_path: str) -> str:
+    """The launcher as a file's text. `library_path` is the directory that holds the directory `pyruntime`.
+
+    -I: no PYTHON* variable, no user's site-packages, no script's directory on the path. -S: no site-packages either,
+    so no .pth file and no 3 ms for looking. Raises UsageError where the kernel could not read the first line.
+    """
+    first_line = f"#!{interpreter_path} -IS\n"
+    if not interpreter_path.startswith("/") or len(interpreter_path.split()) != 1:
+        raise UsageError(f"{interpreter_path!r} can't stand in a #! line: it must be absolute and without blanks")
+    if len(first_line.encode("utf-8", "surrogateescape")) > FIRST_LINE_LIMIT:
+        raise UsageError(f"{interpreter_path!r} is longer than the kernel reads of a #! line ({FIRST_LINE_LIMIT} bytes)")
+    return first_line + launcher_code(library_path)
+
+
+def launcher_code(library_path: str) -> str:
+    """What the launcher does: import the compiled module from its place, before any other of that name, and call it."""
+    return (
+        "import sys\n"
+        f"sys.path.insert(0, {library_path!r})\n"
+        "from pyruntime.__main__ import main\n"
+        "main()\n"
+    )
+
+
+def library_path() -> str:
+    """The directory that holds the pyruntime that is running now, absolute."""
+    import posix
+
+    package_path = __file__.rpartition("/cli/")[0]
+    if package_path[:1] != "/":
+        package_path = f"{posix.getcwd()}/{package_path}"
+    return package_path.rpartition("/")[0]

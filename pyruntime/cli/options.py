@@ -1,0 +1,128 @@
+"""The one table of commands and their options, as plain data.
+
+Two readers use it: `cli.parse` (no import: every command line is read by it first) and `cli.click_app` (click: help,
+the words for a wrong command line, completion). A test feeds both the same argument lists. The texts below
+are what help shows; longer texts are in `cli.manual`.
+
+The options and their meaning are runc's: read beside runc:main.go:/^func main/, runc:run.go, runc:kill.go and so on.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Choice = tuple[str, ...]
+    # name, short name or "", kind, default, help
+    Option = tuple[str, str, str | Choice, str | int | bool, str]
+    # name, the options, the operands ("[X]" may be left out), whether `-- CMD ARGS` may follow, handler, help
+    Command = tuple[str, tuple[Option, ...], tuple[str, ...], bool, str, str]
+
+# Kinds of a value. A choice is a tuple of the words allowed. Paths differ from text only for shell completion.
+FLAG = "flag"
+TEXT = "text"
+FILE = "file"
+DIRECTORY = "directory"
+COUNT = "count"  # a decimal number from 0 to 2**31 - 1
+
+DEFAULT_ROOT = "/run/pyruntime"  # or $XDG_RUNTIME_DIR/pyruntime for a user who is not root
+
+GLOBAL: tuple[Option, ...] = (
+    ("debug", "", FLAG, False, "log more, and show Python's traceback of an error"),
+    ("log", "", FILE, "", "append log lines and errors to FILE (errors still go to stderr too)"),
+    ("log-format", "", ("text", "json"), "text", "format of the log lines"),
+    ("root", "", DIRECTORY, "", f"directory of the containers' state, best in a tmpfs [default: {DEFAULT_ROOT}]"),
+    ("systemd-cgroup", "", FLAG, False, 'let systemd make the cgroup; cgroupsPath is then "slice:prefix:name"'),
+    ("rootless", "", ("true", "false", "auto"), "auto", "go on where cgroups may not be written"),
+    ("version", "v", FLAG, False, "print the version"),
+    ("help", "h", FLAG, False, "show this message"),
+)
+
+HELP: Option = ("help", "h", FLAG, False, "show this message")
+BUNDLE: Option = ("bundle", "b", DIRECTORY, "", "the bundle: a directory with config.json [default: .]")
+
+CREATE: tuple[Option, ...] = (
+    BUNDLE,
+    ("console-socket", "", FILE, "", "AF_UNIX socket that receives the master end of the container's terminal"),
+    ("pidfd-socket", "", FILE, "", "AF_UNIX socket that receives a pidfd of the container's first process"),
+    ("pid-file", "", FILE, "", "write the process ID of the container's first process to this file"),
+    ("no-pivot", "", FLAG, False, "use MS_MOVE and chroot instead of pivot_root, as a rootfs on a ramdisk needs"),
+    ("no-new-keyring", "", FLAG, False, "let the container keep the caller's session keyring"),
+    ("preserve-fds", "", COUNT, 0, "pass N more descriptors to the container, after stdio and $LISTEN_FDS"),
+    HELP,
+)
+
+RUN: tuple[Option, ...] = (
+    ("detach", "d", FLAG, False, "return once the container runs"),
+    ("keep", "", FLAG, False, "do not delete the container when it ends"),
+    ("no-subreaper", "", FLAG, False, "leave the container's orphans to the system's reaper"),
+    *CREATE,
+)
+
+# A command whose handler is NOT_SERVED is known, so that help is true, and refuses by name.
+NOT_SERVED = ""
+
+# The handler is "module:function" below pyruntime.cli; the function takes a Call and returns the exit status.
+COMMANDS: tuple[Command, ...] = (
+    ("create", CREATE, ("ID|BUNDLE",), True, "run:create", "create a container; `start` lets its program run"),
+    ("start", (HELP,), ("ID",), False, "start:start", "run the program of a created container"),
+    ("run", RUN, ("ID|BUNDLE",), True, "run:run", "create a container, run its program, wait for its end"),
+    ("state", (HELP,), ("ID",), False, "state:state", "print a container's state as JSON"),
+    (
+        "kill",
+        (("all", "a", FLAG, False, "signal every process of the container"), HELP),
+        ("ID", "[SIGNAL]"),
+        False,
+        "kill:kill",
+        "send a signal (SIGTERM unless told otherwise) to a container's first process",
+    ),
+    (
+        "delete",
+        (("force", "f", FLAG, False, "kill it first if it still runs; no error if there is none"), HELP),
+        ("ID",),
+        False,
+        "delete:delete",
+        "delete all that is left of a container",
+    ),
+    (
+        "list",
+        (
+            ("format", "f", ("table", "json"), "table", "how to print the list"),
+            ("quiet", "q", FLAG, False, "print the IDs only"),
+            HELP,
+        ),
+        (),
+        False,
+        "list:list_containers",
+        "list the containers below --root",
+    ),
+    (
+        "spec",
+        (BUNDLE, ("rootless", "", FLAG, False, "for a container that needs no root"), HELP),
+        (),
+        False,
+        "spec:spec",
+        "write a config.json to begin with",
+    ),
+    ("features", (HELP,), (), False, "features:features", "print as JSON what this runtime knows and serves"),
+    (
+        "plan",
+        (
+            BUNDLE,
+            ("format", "f", ("text", "json"), "text", "how to print the steps"),
+            ("id", "", TEXT, "", "the container's ID, which its cgroup is named after [default: the bundle's name]"),
+            HELP,
+        ),
+        ("[BUNDLE]",),
+        True,
+        "plan:plan",
+        "print every step that `run` would do, and do none of them",
+    ),
+    ("checkpoint", (HELP,), (), False, NOT_SERVED, "save a running container (not served yet)"),
+    ("events", (HELP,), (), False, NOT_SERVED, "print a container's events and statistics (not served yet)"),
+    ("exec", (HELP,), (), False, NOT_SERVED, "run another program in a container (not served yet)"),
+    ("pause", (HELP,), (), False, NOT_SERVED, "freeze a container (not served yet)"),
+    ("ps", (HELP,), (), False, NOT_SERVED, "list a container's processes (not served yet)"),
+    ("restore", (HELP,), (), False, NOT_SERVED, "bring a saved container back (not served yet)"),
+    ("resume", (HELP,), (), False, NOT_SERVED, "thaw a paused container (not served yet)"),
+    ("update", (HELP,), (), False, NOT_SERVED, "change a container's limits (not served yet)"),
+)
