@@ -3,7 +3,8 @@
 `@pytest.mark.needs("root", "memory")`: the test is skipped where a capability (capabilities.py) is missing.
 
 PYRUNTIME_MUST_RUN=root,cgroup2,...  a missing one of these fails the test instead, and so does any other skip
-PYRUNTIME_DEFER=FILE                 the tests that cannot run here are listed in FILE, for another place (scripts/test)
+PYRUNTIME_DEFER=FILE                 tests whose gaps are all in PYRUNTIME_ELSEWHERE=cpu,memory,... are not run but listed
+                                     in FILE: scripts/test runs them in the place that has those
 PYRUNTIME_REPORT=FILE                what passed, failed and was skipped, as JSON (scripts/test adds the places up)
 RUNTIME=runc                         the runtime under test; without it the one of this checkout
 """
@@ -19,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lib.environment import checkout_launcher
 from tests import capabilities
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 GAPS = pytest.StashKey[dict[str, str]]()
 
 
@@ -46,12 +47,19 @@ def gaps_of(item: pytest.Item) -> dict[str, str]:
     return {name: reason for name in names if (reason := capabilities.missing(name))}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Probe what the collected tests ask for, and write down at once what another place has to run."""
+@pytest.hookimpl(trylast=True)  # after -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Probe what the collected tests ask for, and at once hand over what another place has to run."""
     for item in items:
         item.stash[GAPS] = gaps_of(item)
-    if deferred := os.environ.get("PYRUNTIME_DEFER"):
-        Path(deferred).write_text("".join(f"{item.nodeid}\n" for item in items if item.stash[GAPS]))
+    if path := os.environ.get("PYRUNTIME_DEFER"):
+        elsewhere = set(os.environ.get("PYRUNTIME_ELSEWHERE", "").split(","))
+        deferred = [item for item in items if item.stash[GAPS] and item.stash[GAPS].keys() <= elsewhere]
+        part = Path(f"{path}.part")
+        part.write_text("".join(f"{item.nodeid}\n" for item in deferred))
+        part.rename(path)
+        config.hook.pytest_deselected(items=deferred)
+        items[:] = [item for item in items if item not in deferred]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -61,7 +69,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if not gaps:
         return
     told = "; ".join(f"needs {name}: {reason}" for name, reason in gaps.items())
-    if must_run() & set(gaps) and "PYRUNTIME_DEFER" not in os.environ:
+    if must_run() & gaps.keys():
         pytest.fail(f"PYRUNTIME_MUST_RUN: {told}", pytrace=False)
     pytest.skip(told)
 
@@ -116,24 +124,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         Path(path).write_text(json.dumps({**counts, "reasons": reasons}))
 
 
-def checkout_launcher(folder: Path) -> Path:
-    """The command as scripts/run installs it, but for the package of this checkout.
-
-    An isolated interpreter (-IS) sees no site-packages, so the package and click stand side by side in one folder.
-    """
-    import click
-    from pyruntime.cli.launcher import launcher_text
-
-    library = folder / "library"
-    library.mkdir()
-    (library / "pyruntime").symlink_to(CHECKOUT / "pyruntime")
-    (library / "click").symlink_to(Path(click.__file__).parent)
-    launcher = folder / "pyruntime"
-    launcher.write_text(launcher_text(os.path.realpath(sys.executable), str(library)))
-    launcher.chmod(0o755)
-    return launcher
-
-
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The path of the runtime under test: $RUNTIME, or this checkout's own."""
@@ -143,4 +133,4 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             pytest.fail(f"RUNTIME={chosen} is not to be found", pytrace=False)
         yield path
     else:
-        yield str(checkout_launcher(tmp_path_factory.mktemp("runtime")))
+        yield str(checkout_launcher(tmp_path_factory.mktemp("runtime"), sys.executable))

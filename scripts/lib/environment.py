@@ -32,7 +32,7 @@ def make_venv(path: Path, python: Path, *requirements: str | Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     must([python, "-m", "venv", path])
-    must([path / "bin/pip", "install", "--quiet", "--compile", *requirements])
+    must([path / "bin/pip", "install", "-qq", "--use-pep517", "--compile", *requirements])
 
 
 def test_environment() -> Path:
