@@ -1,0 +1,259 @@
+"""What the runtime remembers of a container: one directory below --root, with one JSON record in it.
+
+    ROOT/ID/state.json     the Record, replaced whole (a reader sees the old one or the new one, never half of one)
+    ROOT/ID/config.json    the configuration that the container was created from, byte for byte
+    ROOT/ID/start.sock     there while the container waits for `start` (state/status.py)
+
+The directory is the reservation of the ID: mkdir(2) succeeds for one of two racing creates only.
+
+Read beside runc:libcontainer/factory_linux.go:/^func Create/ and :container_linux.go:/^func .*saveState/.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import posix
+
+from pyruntime.errors import ExistsError, KernelError, NotFoundError, StateError, UsageError
+from pyruntime.jsontext import decode, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypedDict, cast
+
+    class Record(TypedDict):
+        """The content of state.json. The first group is what runtime.md#state shows, the second is our own."""
+
+        ociVersion: str
+        id: str
+        pid: int  # in the runtime's PID namespace; 0 until the container's process has been cloned
+        bundle: str  # absolute
+        rootfs: str  # absolute
+        created: str  # RFC 3339, UTC, nanoseconds: "2025-01-31T12:00:00.123456789Z"
+        annotations: dict[str, str]
+        owner: str  # name of the user that created it, "" if unknown
+
+        startTime: int  # of pid, clock ticks after boot: tells a reused pid from ours
+        uid: int
+        cgroup: str  # absolute host path of the container's cgroup directory, "" if it has none
+        config: bool  # a copy of config.json lies beside the record
+        rootless: bool
+else:
+
+    def cast(_kind, value):
+        """Stand in for typing.cast."""
+        return value
+
+
+STATE_FILE = "state.json"
+_ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
+_NAME_MAX = 255  # bytes in a file name, limits.h
+_RECORD_LIMIT = 16 << 20  # bytes; annotations are all that can make a record large
+_OPEN_NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
+_OPEN_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
+
+
+def check_id(container_id: str) -> None:
+    """Refuse what is no container ID: it becomes a file name and the name of a cgroup.
+
+    Raises UsageError. Companion: runc:libcontainer/factory_linux.go:/^func validateID/.
+    """
+    if not container_id or container_id in (".", "..") or not _ID_CHARACTERS.issuperset(container_id):
+        raise UsageError(
+            f"invalid container ID format: {container_id!r}",
+            hint="letters, digits, and the characters _ + - . make an ID",
+        )
+    if len(container_id) > _NAME_MAX:
+        raise UsageError(f"container ID too long: {len(container_id)} characters", hint=f"at most {_NAME_MAX}")
+
+
+class Store:
+    """The directory of one container. Constructing it checks the ID and touches no file."""
+
+    __slots__ = ("id", "path", "root_path")
+
+    def __init__(self, root_path: str, container_id: str) -> None:
+        check_id(container_id)
+        self.root_path = root_path if root_path.startswith("/") else f"{posix.getcwd()}/{root_path}"
+        self.id = container_id
+        self.path = f"{self.root_path}/{container_id}"
+
+    def file_path(self, name: str) -> str:
+        """The host path of one file in the directory."""
+        return f"{self.path}/{name}"
+
+    def reserve(self) -> None:
+        """Make the directory, and --root with its parents where they are missing.
+
+        Mode 0711, as runc: a container's process with another uid may reach a file it was told of, nobody may list.
+        Raises ExistsError if the ID is taken, KernelError if the directory cannot be made.
+        """
+        try:
+            posix.mkdir(self.path, 0o711)
+        except FileNotFoundError:
+            _make_parents(self.root_path)
+            self.reserve()
+        except FileExistsError:
+            raise ExistsError("container with given ID already exists", where=self.id) from None
+        except OSError as error:
+            raise _failed(f"mkdir({self.path!r}, 0711)", error) from None
+
+    def write(self, record: Record) -> None:
+        """Replace the record. A reader meanwhile sees the whole old or the whole new one.
+
+        There is no fsync: a container does not outlive the machine, and neither need its record. Raises KernelError
+        (ENOSPC leaves the old record in place).
+        """
+        self.write_file(STATE_FILE, encode(record).encode())
+
+    def write_file(self, name: str, data: bytes) -> None:
+        """Put a file of mode 0600 into the directory, atomically. Raises KernelError."""
+        path = self.file_path(name)
+        # The pid keeps two runtimes that write at the same time from sharing the temporary file.
+        temporary_path = f"{path}.{posix.getpid()}"
+        try:
+            file_fd = posix.open(temporary_path, _OPEN_NEW, 0o600)
+            try:
+                _write_all(file_fd, data)
+            finally:
+                posix.close(file_fd)
+            posix.rename(temporary_path, path)
+        except OSError as error:
+            _unlink(temporary_path)
+            raise _failed(f"write {len(data)} bytes to {path!r}", error) from None
+
+    def read(self) -> Record:
+        """The record as last written.
+
+        Raises NotFoundError if there is no such container (also when a create died before its first record: `delete
+        --force` removes such a directory), StateError if the file is damaged, KernelError if it may not be read.
+        """
+        path = self.file_path(STATE_FILE)
+        try:
+            data = self.read_file(STATE_FILE)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError("container does not exist", where=self.id) from None
+        except OSError as error:
+            raise _failed(f"open({path!r})", error) from None
+        try:
+            record = decode(data.decode())
+        except (ValueError, StateError) as error:
+            raise _damaged(self.id, path, str(error)) from None
+        if not isinstance(record, dict) or not _RECORD_TYPES.items() <= {k: type(v) for k, v in record.items()}.items():
+            raise _damaged(self.id, path, "it is no record of a container")
+        return cast("Record", record)
+
+    def read_file(self, name: str) -> bytes:
+        """The bytes of one file. Raises OSError as open(2) and read(2) do; StateError if it is absurdly large."""
+        file_fd = posix.open(self.file_path(name), posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            size = posix.fstat(file_fd).st_size
+            if size > _RECORD_LIMIT:
+                raise _damaged(self.id, self.file_path(name), f"it has {size} bytes")
+            return posix.read(file_fd, _RECORD_LIMIT)
+        finally:
+            posix.close(file_fd)
+
+    def remove(self) -> None:
+        """Remove the directory and the files in it; that it is gone already is no error. Raises KernelError."""
+        try:
+            for name in posix.listdir(self.path):
+                _unlink(self.file_path(name))
+            posix.rmdir(self.path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _failed(f"remove {self.path!r}", error) from None
+
+    def lock(self) -> int:
+        """Wait for the exclusive lock of this container and return the fd that holds it: close it to let go.
+
+        See flock(2). It serialises the verbs that change the container. Raises NotFoundError, KernelError.
+        """
+        try:
+            lock_fd = posix.open(self.path, _OPEN_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError("container does not exist", where=self.id) from None
+        except OSError as error:
+            raise _failed(f"open({self.path!r})", error) from None
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        except OSError as error:
+            posix.close(lock_fd)
+            raise _failed(f"flock({self.path!r}, LOCK_EX)", error) from None
+        return lock_fd
+
+
+def listing(root_path: str) -> list[Store]:
+    """The containers below --root, by ID. A root that does not exist yet has none. Raises KernelError."""
+    try:
+        with posix.scandir(root_path) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _failed(f"scandir({root_path!r})", error) from None
+    # A directory whose name is no ID is none of ours: --root may be anywhere.
+    return [Store(root_path, name) for name in names if name not in (".", "..") and _ID_CHARACTERS.issuperset(name)]
+
+
+# The keys that the verbs rely on. (bool is not int here: types are compared, not isinstance.)
+_RECORD_TYPES: dict[str, type] = {
+    "ociVersion": str,
+    "id": str,
+    "pid": int,
+    "bundle": str,
+    "rootfs": str,
+    "created": str,
+    "annotations": dict,
+    "startTime": int,
+    "cgroup": str,
+}
+
+
+def _damaged(container_id: str, path: str, reason: str) -> StateError:
+    hint = f"remove the container with: delete --force {container_id}"
+    return StateError(f"the record {path} is damaged: {reason}", where=container_id, hint=hint)
+
+
+def _make_parents(path: str) -> None:
+    """mkdir -p. Another runtime may be doing the same."""
+    try:
+        posix.mkdir(path, 0o711)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        parent = path.rstrip("/").rpartition("/")[0]
+        _make_parents(parent)
+        _make_parents(path)
+    except OSError as error:
+        raise _failed(f"mkdir({path!r}, 0711)", error) from None
+
+
+def _write_all(file_fd: int, data: bytes) -> None:
+    while data:
+        data = data[posix.write(file_fd, data) :]
+
+
+def _unlink(path: str) -> None:
+    try:
+        posix.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+_HINTS = {
+    errno.EACCES: "another user's --root? Run as root, or give a --root of your own",
+    errno.EPERM: "another user's --root? Run as root, or give a --root of your own",
+    errno.EROFS: "--root must be on a writable file system, best on a tmpfs such as /run",
+    errno.ENOSPC: "the file system of --root is full",
+    errno.EDQUOT: "the quota on the file system of --root is used up",
+    errno.ENAMETOOLONG: "--root and the ID together are longer than a path may be",
+    errno.ENOTDIR: "a part of --root is no directory",
+}
+
+
+def _failed(call: str, error: OSError) -> KernelError:
+    number = error.errno or errno.EIO
+    return KernelError(call, number, where="--root", hint=_HINTS.get(number, ""))
