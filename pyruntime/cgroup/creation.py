@@ -1,0 +1,226 @@
+"""Find the cgroup v2 hierarchy and make a container's cgroup in it, with the controllers that its limits need.
+
+    /sys/fs/cgroup                       cgroup.controllers       what can be had at all
+      mygroup/                           cgroup.subtree_control   what the parent hands down to its children
+        web/                             cgroup.procs, memory.max, ...
+
+Only a start imports this; what exists is handled by cgroup/manager.py.
+
+Read beside opencontainers/cgroups:fs2/create.go and :fs2/defaultpath.go.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from pyruntime.cgroup.manager import Cgroup, read_text
+from pyruntime.errors import Error, KernelError, StateError, UnsupportedError
+from pyruntime.linux import proc
+
+# Controllers that count threads one by one; the others work on whole processes (cgroup-v2.rst, "Threads").
+_THREADED = frozenset(("cpu", "cpuset", "perf_event", "pids"))
+_PATH_KEY = "config.json#/linux/cgroupsPath"
+
+
+def find_v2() -> str:
+    """Where the cgroup v2 hierarchy is mounted: /sys/fs/cgroup, on hybrid hosts /sys/fs/cgroup/unified.
+
+    Raises UnsupportedError, with the remedy, where there is none. See cgroups(7), proc_pid_mountinfo(5).
+    """
+    return _find_mount()[0]
+
+
+def _find_mount() -> tuple[str, str]:
+    """The mount point, and the cgroup that is its root (as seen from our own cgroup namespace)."""
+    found: dict[str, str] = {}
+    for line in proc.read_file("/proc/self/mountinfo", 64 << 20).split(b"\n"):
+        if b" - cgroup2 " in line:
+            fields = line.split(b" ")
+            found[_unescape(fields[4])] = _unescape(fields[3])  # a later mount at the same place covers the earlier one
+    # By preference, not by order: what is mounted below /sys/fs/cgroup may be covered by a later mount on top of it.
+    for path in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", *found):
+        if path in found:
+            return path, found[path]
+    raise UnsupportedError(
+        "no cgroup v2 hierarchy is mounted",
+        hint="mount -t cgroup2 none /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1",
+    )
+
+
+def _unescape(field: bytes) -> str:
+    """Undo the octal escapes of mountinfo: blank, tab, newline, and the backslash last."""
+    for code in (b"\\040", b"\\011", b"\\012", b"\\134"):
+        field = field.replace(code, bytes((int(code[1:], 8),)))
+    return field.decode(errors="surrogateescape")
+
+
+def own_cgroup() -> str:
+    """The runtime's own cgroup, as a path below the v2 mount point ("/" if it cannot be seen from there).
+
+    For plan.resources.cgroup_path. Companion: opencontainers/cgroups:fs2/defaultpath.go:/^func parseCgroupFile/.
+    """
+    for line in proc.read_file("/proc/self/cgroup").split(b"\n"):
+        if line.startswith(b"0::"):
+            path = line[3:].decode(errors="surrogateescape").removesuffix(" (deleted)")
+            root = _find_mount()[1].rstrip("/")
+            # In a container that shares its host's cgroup namespace the mount shows only a part of the tree.
+            inside = path.startswith(f"{root}/") and not path.startswith("/..")
+            return path[len(root) :] if inside else "/"
+    return "/"
+
+
+def create(root_path: str, path: str, needed: dict[str, str]) -> Cgroup:
+    """Make the cgroup `path` ("/mygroup/web") below `root_path` (from `find_v2`), with the missing ones above it.
+
+    `needed` are the controllers that limits need, each with the place in config.json. They are checked before
+    anything is made: UnsupportedError names controller, key and remedy. The other controllers are enabled where that
+    works, so that the container can be counted. StateError: the cgroup is there and has processes, or is frozen.
+    KernelError: the tree is not writable. When any is raised, what was made is removed again.
+    Companion: opencontainers/cgroups:fs2/create.go:/^func CreateCgroupPath/.
+    """
+    available = _available(root_path, needed)
+    directory = root_path.rstrip("/")
+    cgroup = Cgroup(directory + path)
+    try:
+        for part in path.strip("/").split("/"):
+            _hand_down(directory, available, needed)
+            directory = f"{directory}/{part}"
+            if _make(directory):
+                cgroup.made.append(directory)
+        if cgroup.path not in cgroup.made:
+            _refuse_used(cgroup)
+        _refuse_frozen(cgroup)
+        _fit_type(cgroup, needed)
+    except Error:
+        cgroup.undo()
+        raise
+    return cgroup
+
+
+def _available(root_path: str, needed: dict[str, str]) -> list[str]:
+    """The controllers at the top, once it is sure that all that are needed are among them."""
+    available = read_text(f"{root_path}/cgroup.controllers").split()
+    for controller, where in needed.items():
+        if controller not in available:
+            raise UnsupportedError(
+                f"needs the cgroup controller {controller!r}, and the v2 hierarchy at {root_path} has only: "
+                f"{' '.join(available) or 'none'}",
+                where=where,
+                hint=_why_missing(controller),
+            )
+    return available
+
+
+def _hand_down(directory: str, available: list[str], needed: dict[str, str]) -> None:
+    """Enable the controllers for the children of `directory`: by one write if that works, else one by one."""
+    switch = f"{directory}/cgroup.subtree_control"
+    enabled = read_text(switch).split()
+    missing = [name for name in available if name not in enabled]
+    if not missing:
+        return
+    try:
+        proc.write_file(switch, " ".join(f"+{name}" for name in missing).encode())
+    except KernelError:  # one of them cannot be had here; the others still can
+        for name in missing:
+            _hand_down_one(directory, name, needed.get(name))
+
+
+def _hand_down_one(directory: str, controller: str, where: str | None) -> None:
+    """Enable one controller; that it cannot be is an error only if some limit, at `where`, needs it."""
+    try:
+        proc.write_file(f"{directory}/cgroup.subtree_control", f"+{controller}".encode())
+    except KernelError as error:
+        if where is not None:
+            message = f"cannot enable the cgroup controller {controller!r} below {directory}: {error.message}"
+            hint = _hand_down_hint(directory, controller, error.errno or 0)
+            raise UnsupportedError(message, where=where, hint=hint) from None
+
+
+def _make(directory: str) -> bool:
+    """mkdir(2); whether it was not there before."""
+    try:
+        posix.mkdir(directory, 0o755)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        number = error.errno or errno.EIO
+        raise KernelError(f"mkdir({directory!r}, 0755)", number, hint=_MAKE_HINTS.get(number, "")) from None
+    return True
+
+
+def _refuse_used(cgroup: Cgroup) -> None:
+    """A cgroup with processes would be limited, killed and counted with the container's."""
+    if pids := cgroup.pids(recursive=True):
+        raise StateError(
+            f"container's cgroup is not empty: {len(pids)} process(es) found",
+            where=_PATH_KEY,
+            hint=f"see {cgroup.path}/cgroup.procs; each container needs a cgroup of its own",
+        )
+
+
+def _refuse_frozen(cgroup: Cgroup) -> None:
+    """A child born into a frozen cgroup would stop before its first instruction, and the start would hang."""
+    if "frozen 1" in cgroup.read("cgroup.events"):
+        hint = f"thaw {cgroup.path}, or the one above it: echo 0 > .../cgroup.freeze"
+        raise StateError("container's cgroup unexpectedly frozen", where=_PATH_KEY, hint=hint)
+
+
+def _fit_type(cgroup: Cgroup, needed: dict[str, str]) -> None:
+    """A cgroup below a threaded one is of no use until it is threaded, too; then only some controllers work."""
+    kind = cgroup.read("cgroup.type").strip()
+    if kind == "domain":
+        return
+    for controller, where in needed.items():
+        if controller not in _THREADED:
+            message = f"the cgroup {cgroup.path} is of type {kind!r}, where the controller {controller!r} cannot work"
+            hint = "a cgroup above it is threaded: choose another cgroupsPath"
+            raise UnsupportedError(message, where=where, hint=hint)
+    if kind == "domain invalid":
+        for directory in cgroup.made or [cgroup.path]:
+            proc.write_file(f"{directory}/cgroup.type", b"threaded")
+
+
+_NOT_OWNER = "making cgroups needs root, or a subtree that was delegated to this user"
+_REMOVED = "the cgroup above was removed meanwhile"
+_MAKE_HINTS = {
+    errno.EACCES: _NOT_OWNER,
+    errno.EPERM: _NOT_OWNER,
+    errno.EROFS: "the cgroup file system is mounted read-only here: inside a container?",
+    errno.EAGAIN: "cgroup.max.descendants or cgroup.max.depth of a cgroup above is reached",
+    errno.ENOENT: _REMOVED,
+    errno.ENODEV: _REMOVED,
+}
+
+
+def _hand_down_hint(directory: str, controller: str, number: int) -> str:
+    if number == errno.EBUSY:
+        return (
+            f"{directory} has processes of its own, so it cannot hand {controller!r} down: move them into a cgroup "
+            "below it, or choose a cgroupsPath elsewhere"
+        )
+    if number == errno.ENOENT:
+        return f"a cgroup above does not hand it down: echo +{controller} > {directory}/../cgroup.subtree_control"
+    if number in (errno.EACCES, errno.EPERM):
+        return f"only the owner of {directory} may; under systemd: Delegate={controller} on the unit or slice"
+    if number == errno.EINVAL and controller == "cpu":
+        return "real-time processes outside of the root cgroup keep the kernel from enabling it (CONFIG_RT_GROUP_SCHED)"
+    if number == errno.EOPNOTSUPP:
+        return f"{directory} is threaded, or lies below a cgroup that is"
+    return ""
+
+
+def _why_missing(controller: str) -> str:
+    """Where a controller is that the v2 hierarchy lacks, and how to get it. See cgroups(7), /proc/cgroups."""
+    v1_name = {"io": "blkio"}.get(controller, controller)
+    for line in read_text("/proc/self/cgroup").splitlines():
+        hierarchy, names, _path = line.split(":", 2)
+        if hierarchy != "0" and v1_name in names.split(","):
+            return (
+                f"cgroup v1 holds {v1_name!r} on this host: boot with systemd.unified_cgroup_hierarchy=1 or "
+                f"cgroup_no_v1={v1_name}, or remove the key"
+            )
+    for line in read_text("/proc/cgroups").splitlines():
+        if line.split()[0] == v1_name and line.split()[3:] == ["0"]:
+            return f"the kernel was booted with it switched off: cgroup_enable={v1_name}, or remove the key"
+    return "the kernel was built without it, or the cgroup above does not hand it down; or remove the key"

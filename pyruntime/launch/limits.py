@@ -1,0 +1,130 @@
+"""Performing the steps of plan/resources.py: a container's cgroup is made and filled, before or while its child starts.
+
+Only a start imports this; the verbs that end a container use cgroup/manager.py alone.
+
+Read beside opencontainers/cgroups:fs2/fs2.go:/^func .*Apply/ and :/^func .*Set/.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from pyruntime.cgroup import creation
+from pyruntime.cgroup.manager import Cgroup
+from pyruntime.errors import Error, KernelError, StateError
+from pyruntime.linux import bpf, proc
+from pyruntime.plan import resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyruntime.plan.step import Step
+
+
+def make_cgroup(steps: list[Step], *, rootless: bool = False) -> Cgroup | None:
+    """Perform the CreateCgroup among `steps`, having checked that the controllers of all the others can be had.
+
+    None if there is no such step; and for a rootless user who asked neither for a limit nor for a path and may not
+    make a cgroup: such a container runs without (runc does so, too). Raises what creation.create raises; then nothing
+    is left behind.
+    """
+    step = next((step for step in steps if isinstance(step, resources.CreateCgroup)), None)
+    if step is None:
+        return None
+    needed = resources.needed_controllers(steps)
+    try:
+        return creation.create(creation.find_v2(), step.path, needed)
+    except Error as error:
+        if rootless and not needed and not step.where.endswith("/cgroupsPath"):
+            return None
+        error.where = error.where or step.where
+        raise
+
+
+def fill_cgroup(steps: list[Step], cgroup: Cgroup, *, rootless: bool = False) -> None:
+    """Perform all the steps of the phase but CreateCgroup, in order. Raises what `perform` raises."""
+    for step in steps:
+        if not isinstance(step, resources.CreateCgroup):
+            perform(step, cgroup, rootless=rootless)
+
+
+def perform(step: Step, cgroup: Cgroup, *, rootless: bool = False) -> None:
+    """Perform one step of plan/resources.py (CreateCgroup is for `make_cgroup`) on a cgroup that exists.
+
+    What may fail for a rootless user is noted in `cgroup.warnings`. Raises KernelError, StateError with step.where.
+    """
+    try:
+        PERFORMERS[type(step)](step, cgroup)
+    except KernelError as error:
+        error.where = error.where or step.where
+        if isinstance(step, resources.DevicePolicy) and (rootless or not _in_first_user_namespace()):
+            # Loading a device program takes CAP_BPF or CAP_SYS_ADMIN of the first user namespace. A user without
+            # them cannot make device nodes either, so nothing is opened up by going on.
+            cgroup.warnings.append(f"device rules are not in force: {error}")
+            return
+        raise
+
+
+def _write(step: resources.WriteCgroup, cgroup: Cgroup) -> None:
+    cgroup.write(step.file, step.value, step.where)
+
+
+def _write_unless(step: resources.WriteCgroupUnless, cgroup: Cgroup) -> None:
+    try:
+        cgroup.write(step.file, step.value, step.where)
+    except KernelError as error:
+        if errno.errorcode.get(error.errno or 0) != step.accepted:
+            raise
+
+
+def _write_first(step: resources.WriteCgroupFirst, cgroup: Cgroup) -> None:
+    """The first file that is there; if none is, the error of the last is told."""
+    *others, last = step.choices
+    for file, value in others:
+        try:
+            cgroup.write(file, value, step.where)
+            return
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+    cgroup.write(*last, step.where)
+
+
+def _check_memory_usage(step: resources.CheckMemoryUsage, cgroup: Cgroup) -> None:
+    """Companion: opencontainers/cgroups:fs2/fs2.go:/^func CheckMemoryUsage/; it, too, lets an unreadable usage pass."""
+    try:
+        usage = int(cgroup.read("memory.current"))
+    except OSError:
+        return
+    for name, limit in (("memory+swap", step.swap), ("memory", step.limit)):
+        if 0 < limit <= usage:
+            raise StateError(f"rejecting {name} limit {limit} <= usage {usage}", where=step.where)
+
+
+def _set_device_policy(step: resources.DevicePolicy, cgroup: Cgroup) -> None:
+    cgroup_fd = cgroup.open_fd()
+    try:
+        program_fd = bpf.load(bpf.device_program(step.rules, step.default_allow))
+        try:
+            bpf.attach(program_fd, cgroup_fd, fresh=cgroup.path in cgroup.made)
+        finally:
+            posix.close(program_fd)  # the cgroup holds the program from here on
+    finally:
+        posix.close(cgroup_fd)
+
+
+def _in_first_user_namespace() -> bool:
+    """The first one maps all 2^32 - 1 user IDs to themselves. See user_namespaces(7)."""
+    return proc.read_file("/proc/self/uid_map").split() == [b"0", b"0", b"4294967295"]
+
+
+PERFORMERS: dict[type[Step], Callable[[Any, Cgroup], None]] = {
+    resources.WriteCgroup: _write,
+    resources.WriteCgroupUnless: _write_unless,
+    resources.WriteCgroupFirst: _write_first,
+    resources.CheckMemoryUsage: _check_memory_usage,
+    resources.DevicePolicy: _set_device_policy,
+}

@@ -1,0 +1,219 @@
+"""Device programs: a cgroup's processes may open and make only those device nodes that a small BPF program lets pass.
+
+cgroup v2 has no file for device rules. The kernel runs the program at each open(2) and mknod(2) of a device instead,
+hands it {access and type, major, minor}, and refuses with EPERM where the result is 0. See bpf(2),
+and struct bpf_cgroup_dev_ctx of linux/bpf.h.
+
+Read beside opencontainers/cgroups:devices/devicefilter.go and :devices/ebpf_linux.go.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+from sys import byteorder
+
+from pyruntime.errors import KernelError
+from pyruntime.linux import constants as c
+from pyruntime.linux import syscalls
+from pyruntime.linux.call import address, buffer, u32, u64
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pyruntime.linux.call import Buffer
+
+    Rule = tuple[str, int, int, str]  # type "b" or "c", major, minor (-1: any), access: letters of "rwm"
+
+_TYPES = {"b": c.BPF_DEVCG_DEV_BLOCK, "c": c.BPF_DEVCG_DEV_CHAR}
+_ACCESS = {"r": c.BPF_DEVCG_ACC_READ, "w": c.BPF_DEVCG_ACC_WRITE, "m": c.BPF_DEVCG_ACC_MKNOD}
+_ALL_ACCESS = sum(_ACCESS.values())
+
+# What the registers hold while the rules are tested.
+_RESULT, _SCRATCH, _TYPE, _ASKED, _MAJOR, _MINOR = range(6)
+_CONTEXT = 1  # at the start; afterwards the register is scratch
+
+_LICENSE = b"Apache-2.0\0"
+_NAME = b"pyruntime_dev".ljust(16, b"\0")
+_LOG_BYTES = 1 << 20
+_MOST_PROGRAMS = 64  # BPF_CGROUP_MAX_PROGS: more cannot be attached to one cgroup
+
+
+def _instruction(code: int, destination: int, source: int = 0, offset: int = 0, immediate: int = 0) -> bytes:
+    """struct bpf_insn. The registers are bit fields of one byte, which big-endian machines fill from the other end."""
+    first, second = (destination, source) if byteorder == "little" else (source, destination)
+    return (
+        bytes((code, second << 4 | first))
+        + offset.to_bytes(2, byteorder, signed=True)
+        + (immediate & 0xFFFFFFFF).to_bytes(4, byteorder)
+    )
+
+
+def device_program(rules: Iterable[Rule], default_allow: bool) -> bytes:
+    """The instructions that do what `default_allow` says, but for the devices of `rules`, where they do the opposite.
+
+    An allowing rule must cover all that is asked (read and write for O_RDWR), a denying one only a part, as in v1's
+    match_exception and match_exception_partial (security/device_cgroup.c). runc's program lets an open for reading
+    and writing pass a rule that denies writing alone.
+    """
+    load = c.BPF_LDX | c.BPF_MEM | c.BPF_W
+    program = [
+        _instruction(load, _TYPE, _CONTEXT, 0),
+        _instruction(c.BPF_ALU | c.BPF_AND | c.BPF_K, _TYPE, immediate=0xFFFF),
+        _instruction(load, _ASKED, _CONTEXT, 0),
+        _instruction(c.BPF_ALU | c.BPF_RSH | c.BPF_K, _ASKED, immediate=16),
+        _instruction(load, _MAJOR, _CONTEXT, 4),
+        _instruction(load, _MINOR, _CONTEXT, 8),
+    ]
+    for rule in rules:
+        program += _rule(rule, not default_allow)
+    return b"".join(program + _verdict(default_allow))
+
+
+def _rule(rule: Rule, allow: bool) -> list[bytes]:
+    """Test one rule: each test that fails jumps behind the verdict, so the last is compiled first, for the distance."""
+    kind, major, minor, access = rule
+    mask = 0
+    for letter in access:
+        mask |= _ACCESS[letter]
+    block = _verdict(allow)
+    # 32-bit jumps: the 64-bit ones extend the sign, and device numbers may have the highest bit.
+    for register, number in ((_MINOR, minor), (_MAJOR, major)):
+        if number >= 0:
+            block.insert(0, _instruction(c.BPF_JMP32 | c.BPF_JNE | c.BPF_K, register, 0, len(block), number))
+    if mask != _ALL_ACCESS:
+        if allow:  # skip unless asked & mask == asked
+            skip = _instruction(c.BPF_JMP32 | c.BPF_JNE | c.BPF_X, _SCRATCH, _ASKED, len(block))
+        else:  # skip if asked & mask == 0
+            skip = _instruction(c.BPF_JMP32 | c.BPF_JEQ | c.BPF_K, _SCRATCH, 0, len(block), 0)
+        block[:0] = [
+            _instruction(c.BPF_ALU | c.BPF_MOV | c.BPF_X, _SCRATCH, _ASKED),
+            _instruction(c.BPF_ALU | c.BPF_AND | c.BPF_K, _SCRATCH, immediate=mask),
+            skip,
+        ]
+    return [_instruction(c.BPF_JMP32 | c.BPF_JNE | c.BPF_K, _TYPE, 0, len(block), _TYPES[kind]), *block]
+
+
+def _verdict(allow: bool) -> list[bytes]:
+    return [
+        _instruction(c.BPF_ALU | c.BPF_MOV | c.BPF_K, _RESULT, immediate=int(allow)),
+        _instruction(c.BPF_JMP | c.BPF_EXIT, 0),
+    ]
+
+
+def load(instructions: bytes) -> int:
+    """Give a device program to the kernel; a descriptor of it. Raises KernelError.
+
+    EPERM without CAP_BPF or CAP_SYS_ADMIN in the first user namespace (or, before Linux 5.11, beyond RLIMIT_MEMLOCK);
+    EINVAL or EACCES if the verifier rejects the program: then its last words are in the hint.
+    Companion: opencontainers/cgroups:devices/ebpf_linux.go:/^func bpfProgLoad/.
+    """
+    program, license_text = buffer(instructions), buffer(_LICENSE)
+    try:
+        return _load(program, license_text, None)
+    except KernelError as error:
+        if error.errno == errno.EPERM:
+            return _load_unlimited(program, license_text, error)
+        if error.errno not in (errno.EINVAL, errno.EACCES):
+            raise
+        rejected = error
+    log = buffer(_LOG_BYTES)
+    try:
+        return _load(program, license_text, log)
+    except KernelError:
+        lines = log.raw.partition(b"\0")[0].decode(errors="replace").strip().splitlines()
+        rejected.hint = f"the verifier says: {' / '.join(lines[-3:])}" if lines else rejected.hint
+        raise rejected from None
+
+
+def _load(program: Buffer, license_text: Buffer, log: Buffer | None) -> int:
+    """BPF_PROG_LOAD, again while a signal interrupts the verifier (EAGAIN, up to Linux 5.x)."""
+    attr = (
+        u32(c.BPF_PROG_TYPE_CGROUP_DEVICE, len(program) // 8)
+        + u64(address(program), address(license_text))
+        + u32(1 if log else 0, len(log) if log else 0)
+        + u64(address(log) if log else 0)
+        + u32(0, 0)
+        + _NAME
+    )
+    for _attempt in range(30):
+        try:
+            return syscalls.bpf(c.BPF_PROG_LOAD, attr)
+        except KernelError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+    return syscalls.bpf(c.BPF_PROG_LOAD, attr)
+
+
+def _load_unlimited(program: Buffer, license_text: Buffer, refused: KernelError) -> int:
+    """Before Linux 5.11 programs counted against RLIMIT_MEMLOCK: try without, for as long as the call takes."""
+    import resource  # a rare way: an old kernel, or no permission at all
+
+    limits = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (OSError, ValueError):
+        raise refused from None  # no CAP_SYS_RESOURCE
+    try:
+        return _load(program, license_text, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, limits)
+
+
+def attach(program_fd: int, cgroup_fd: int, *, fresh: bool = False) -> None:
+    """Put the program in force for the cgroup and those below it, in place of the device programs that it had.
+
+    `cgroup_fd` is an open directory of cgroup v2. With `fresh` it was made just now, and nothing is replaced. One old
+    program is replaced atomically; of several the others are detached once the new one is in force, so that at no
+    moment more is allowed than by either. A program above the cgroup stays in force, too. Raises KernelError.
+    Companion: opencontainers/cgroups:devices/ebpf_linux.go:/^func loadAttachCgroupDeviceFilter/.
+    """
+    old_fds = [] if fresh else _attached(cgroup_fd)
+    try:
+        if len(old_fds) == 1:
+            try:
+                _attach(program_fd, cgroup_fd, c.BPF_F_ALLOW_MULTI | c.BPF_F_REPLACE, old_fds[0])
+                return
+            except KernelError as error:
+                if error.errno != errno.EINVAL:  # a kernel before 5.6 does not know BPF_F_REPLACE
+                    raise
+        _attach(program_fd, cgroup_fd, c.BPF_F_ALLOW_MULTI, 0)
+        for old_fd in old_fds:
+            syscalls.bpf(c.BPF_PROG_DETACH, u32(cgroup_fd, old_fd, c.BPF_CGROUP_DEVICE, 0))
+    finally:
+        for old_fd in old_fds:
+            posix.close(old_fd)
+
+
+def _attach(program_fd: int, cgroup_fd: int, flags: int, replace_fd: int) -> None:
+    syscalls.bpf(c.BPF_PROG_ATTACH, u32(cgroup_fd, program_fd, c.BPF_CGROUP_DEVICE, flags, replace_fd))
+
+
+def attached_ids(cgroup_fd: int) -> list[int]:
+    """The kernel's numbers of the device programs attached to a cgroup. Raises KernelError. See BPF_PROG_QUERY."""
+    ids = buffer(4 * _MOST_PROGRAMS)
+    attr = buffer(
+        u32(cgroup_fd, c.BPF_CGROUP_DEVICE, 0, 0)
+        + u64(address(ids))
+        + u32(_MOST_PROGRAMS, 0)
+        + u64(0, 0, 0, 0)  # not asked for; but kernels 6.17 to 7.1 write the last word whatever the size they are told
+    )
+    syscalls.bpf(c.BPF_PROG_QUERY, attr)
+    count = int.from_bytes(attr.raw[24:28], byteorder)
+    return [int.from_bytes(ids.raw[4 * i : 4 * i + 4], byteorder) for i in range(count)]
+
+
+def _attached(cgroup_fd: int) -> list[int]:
+    """Descriptors of the programs attached to a cgroup, but for those that a security module keeps to itself."""
+    fds: list[int] = []
+    for number in attached_ids(cgroup_fd):
+        try:
+            fds.append(syscalls.bpf(c.BPF_PROG_GET_FD_BY_ID, u32(number, 0, 0)))
+        except KernelError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.ENOENT):
+                continue  # a program that stays can only forbid more
+            for fd in fds:
+                posix.close(fd)
+            raise
+    return fds
