@@ -45,34 +45,29 @@ try:
     class c_void_p(_SimpleCData):  # type: ignore[type-arg]  # noqa: N801
         _type_ = "P"
 
-    class c_long(_SimpleCData):  # type: ignore[type-arg]  # noqa: N801
-        _type_ = "l"
-
     class c_char(_SimpleCData):  # type: ignore[type-arg]  # noqa: N801
         _type_ = "c"
 
     class _Function(CFuncPtr):
         # PYTHONAPI keeps the GIL during the call. That is what clone3 needs, and the runtime has one thread anyway.
         _flags_ = FUNCFLAG_CDECL | FUNCFLAG_PYTHONAPI | FUNCFLAG_USE_ERRNO
-        _restype_ = c_long
 
     _process_image = dlopen(None, posix.RTLD_NOW)  # type: ignore[arg-type]  # None: all that is loaded already
 
     def native(name: str) -> Any:
-        """A C function of this process, as a ctypes function that returns a long. Raises OSError."""
+        """A C function of this process, as a ctypes function that returns an int. Raises OSError."""
         return _Function(dlsym(_process_image, name))
 
 except (ImportError, AttributeError, TypeError):
-    from ctypes import PyDLL, addressof, c_char, c_long, c_void_p, get_errno  # type: ignore[assignment]
+    from ctypes import PyDLL, addressof, c_char, c_void_p, get_errno  # type: ignore[assignment]
 
     def native(name: str) -> Any:
         """As above, by public ctypes."""
-        function = PyDLL(None, use_errno=True)[name]
-        function.restype = c_long
-        return function
+        return PyDLL(None, use_errno=True)[name]
 
 
-# As pointers, because c_void_p takes ints of the full width, bytes and buffers, each as one machine word.
+# The arguments as pointers, because c_void_p takes ints of the full width, bytes and buffers, each as one machine word.
+# The result as ctypes' default, an int: no call here returns more than a descriptor, a pid or 32 bits.
 _syscall: Callable[..., int] = native("syscall")
 _syscall.argtypes = (c_void_p,) * 7  # type: ignore[attr-defined]
 _NOTHING = (0, 0, 0, 0, 0, 0)

@@ -197,7 +197,7 @@ def fstatfs_type(fd: int) -> int:
 
 
 def signalfd4(fd: int, mask: int, flags: int = 0) -> int:
-    """A descriptor that reads the signals of `mask` (bit N-1 for signal N); `fd` -1 makes a new one. See signalfd(2)."""
+    """A descriptor that reads the signals of `mask` (bit N-1 for signal N); -1 makes a new one. See signalfd(2)."""
     flags |= SFD_CLOEXEC
     sigset = buffer(u64(mask))
     return call(SYS_signalfd4, fd, sigset, len(sigset), flags)
