@@ -143,7 +143,8 @@ def namespace_steps(spec: Spec) -> Iterator[Step]:
         )
     offsets = linux.get("timeOffsets")
     if offsets:
-        clocks = tuple((clock, value.get("secs", 0), value.get("nanosecs", 0)) for clock, value in offsets.items())
+        pairs = [(clock, offsets[clock]) for clock in ("monotonic", "boottime") if clock in offsets]
+        clocks = tuple((clock, value.get("secs", 0), value.get("nanosecs", 0)) for clock, value in pairs)
         yield OffsetClocks("config.json#/linux/timeOffsets", clocks)
 
 

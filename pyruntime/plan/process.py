@@ -220,12 +220,22 @@ def process_steps(spec: Spec) -> Iterator[Step]:
     yield SetUmask("config.json#/process/user/umask", user.get("umask", 0o022))
     if process.get("noNewPrivileges"):
         yield ForbidNewPrivileges("config.json#/process/noNewPrivileges")
-    sets = {name: caps.mask(names) for name, names in process.get("capabilities", {}).items()}
-    yield LimitBounding("config.json#/process/capabilities/bounding", sets.get("bounding", 0))
+    asked = process.get("capabilities", {})
+    yield LimitBounding("config.json#/process/capabilities/bounding", _mask(asked.get("bounding", [])))
     yield BecomeUser("config.json#/process/user", uid, gid, tuple(user.get("additionalGids", ())), process["cwd"])
-    four = (sets.get(name, 0) for name in ("effective", "permitted", "inheritable", "ambient"))
-    yield SetCapabilities("config.json#/process/capabilities", *four)
+    yield SetCapabilities(
+        "config.json#/process/capabilities",
+        _mask(asked.get("effective", [])),
+        _mask(asked.get("permitted", [])),
+        _mask(asked.get("inheritable", [])),
+        _mask(asked.get("ambient", [])),
+    )
     yield Execute("config.json#/process/args", tuple(process["args"]), tuple(process.get("env", ())), uid)
+
+
+def _mask(names: list[str]) -> int:
+    """The set as a word. A name that we don't know was warned about and is left out (config.md#linux-process)."""
+    return caps.mask(name for name in names if name in caps.CAPABILITIES)
 
 
 def _names(mask: int) -> str:

@@ -1,0 +1,25 @@
+"""pyruntime: a Linux container runtime in Python.
+
+`import pyruntime` costs next to nothing: each name is loaded at its first use.
+
+Read beside runc:libcontainer/README.md.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+from pyruntime.version import VERSION as __version__
+
+__all__ = ("__version__", "create", "delete", "kill", "list_containers", "plan_bundle", "run", "start", "state")
+
+
+def __getattr__(name: str) -> Any:
+    """The verbs of `pyruntime.container`, by PEP 562."""
+    if name not in __all__:
+        raise AttributeError(f"module 'pyruntime' has no attribute {name!r}")
+    from pyruntime import container
+
+    return getattr(container, name)

@@ -1,0 +1,159 @@
+"""The container's first process, from clone to execve: everything here runs inside the new namespaces.
+
+It performs the ROOTFS and PROCESS steps of the Plan, reports each failure whole, and ends as the user's program. It is
+small and imports nothing new, for two reasons: an import after pivot_root would load the image's files with the
+runtime's rights (the seal), and whoever reads it must be able to hold all of it in mind.
+
+Read beside runc:libcontainer/standard_init_linux.go.
+"""
+
+from __future__ import annotations
+
+import _signal
+import posix
+import sys
+
+from pyruntime import report
+from pyruntime.errors import Error, KernelError
+from pyruntime.launch import console, exeseal, rootfs
+from pyruntime.launch.credentials import Process
+from pyruntime.launch.paths import proc_fd
+from pyruntime.launch.perform import perform, performs
+from pyruntime.launch.sync import GO, READY, TERMINAL, WARNING, Channel
+from pyruntime.linux import constants as c
+from pyruntime.linux import syscalls
+from pyruntime.plan.process import Execute, OpenTerminal
+from pyruntime.plan.step import PROCESS, ROOTFS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from pyruntime.plan.step import Plan
+
+
+class Launch:
+    """What the parent hands to the child, by the memory that clone copies.
+
+    listen_fd: the socket on which the hop waits for `start`; -1 for `run`. console_fd: a connected --console-socket;
+    -1 to send the terminal's master to the parent. preserve_fds: how many descriptors from 3 on the container inherits.
+    """
+
+    __slots__ = (
+        "cgroup_path",
+        "console_fd",
+        "last_cap",
+        "listen_fd",
+        "original_mask",
+        "plan",
+        "preserve_fds",
+        "rootfs_path",
+        "rootless",
+    )
+
+    plan: Plan
+    rootfs_path: str
+    cgroup_path: str
+    rootless: bool
+    last_cap: int
+    listen_fd: int
+    console_fd: int
+    preserve_fds: int
+    original_mask: set[int]
+
+
+class Terminals(rootfs.Rootfs):
+    """The subject of the ROOTFS steps, with what OpenTerminal needs besides."""
+
+    __slots__ = ("channel", "console_fd")
+
+    def __init__(self, launch: Launch, channel: Channel) -> None:
+        super().__init__(launch.rootfs_path, launch.cgroup_path)
+        self.channel = channel
+        self.console_fd = launch.console_fd
+
+
+def become_container(launch: Launch, channel: Channel) -> NoReturn:
+    """Never returns: the process becomes the user's program, or reports why not and ends."""
+    try:
+        report.sinks[:] = [lambda level, message: _pass_on(channel, level, message)]
+        _seal()
+        _cut_ties(launch)
+        perform(launch.plan.phase(ROOTFS), Terminals(launch, channel))
+        process = Process(launch.last_cap, rootless=launch.rootless)
+        perform(launch.plan.phase(PROCESS), process)
+        # All that can fail for want of a resource is done before the parent sets the rlimits.
+        hop_fd = exeseal.sealed(launch.listen_fd, channel.fd if launch.listen_fd < 0 else -1)
+        syscalls.close_range(3 + launch.preserve_fds, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
+        channel.send(READY)
+        channel.expect(GO)
+        _hop(launch, channel, hop_fd, process)
+    except Error as error:
+        channel.send_error(error)
+    except OSError as error:
+        channel.send_error(KernelError(f"in the child: {error.filename or error}", error.errno or 0))
+    except BaseException as error:
+        channel.send_error(Error(f"a bug in the child: {type(error).__name__}: {error}"))
+    finally:
+        posix._exit(1)
+
+
+@performs(OpenTerminal)
+def open_terminal(step: OpenTerminal, terminals: Terminals) -> None:
+    """A pty in the container's devpts: its master for the one outside, its slave for us and as /dev/console.
+
+    runc:libcontainer/init_linux.go:/^func setupConsole/
+    """
+    master_fd, slave_fd = console.open_pty(terminals.root.fd)
+    if step.rows or step.columns:
+        console.set_window_size(master_fd, step.rows, step.columns)
+    console_fd = terminals.root.make_file("/dev/console", 0o666)
+    syscalls.mount(proc_fd(slave_fd), proc_fd(console_fd), "", c.MS_BIND, "")
+    posix.close(console_fd)
+    name = f"/dev/pts/{console.pty_number(master_fd)}"
+    if terminals.console_fd >= 0:
+        console.send_master(terminals.console_fd, master_fd, name)
+        posix.close(terminals.console_fd)
+    else:
+        terminals.channel.send(TERMINAL)
+        console.send_master(terminals.channel.fd, master_fd, name)
+    posix.close(master_fd)
+    console.become_controlling(slave_fd)
+
+
+def _seal() -> None:
+    """From here on nothing can be imported: not by us, and not by the standard library behind our back.
+
+    CVE-2019-14271 was a library that loaded another one late, by then from inside the container.
+    """
+    for finders in (sys.path, sys.meta_path, sys.path_hooks):
+        finders.clear()
+    sys.path_importer_cache.clear()
+
+
+def _cut_ties(launch: Launch) -> None:
+    """Leave the caller's session, die with the parent until we are ready, be nobody's to trace, and take no signal state along."""
+    posix.setsid()
+    syscalls.prctl(c.PR_SET_PDEATHSIG, _signal.SIGKILL)
+    syscalls.prctl(c.PR_SET_DUMPABLE, 0)  # CVE-2016-9962: not to be traced from inside of a namespace that we join
+    for number in range(1, _signal.NSIG):
+        if _signal.getsignal(number) == _signal.SIG_IGN:  # by Python (SIGPIPE, SIGXFSZ), or by a caller such as nohup
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def _hop(launch: Launch, channel: Channel, hop_fd: int, process: Process) -> None:
+    """Execute the hop. It keeps one descriptor, which it closes when it executes the user's program."""
+    # The parent may end from here on; before, its end was ours.
+    syscalls.prctl(c.PR_SET_PDEATHSIG, 0)
+    posix.set_inheritable(channel.fd if launch.listen_fd < 0 else launch.listen_fd, True)
+    try:
+        exeseal.execute(hop_fd, process.program, process.args, process.env)
+    except KernelError as error:
+        error.where = next(step.where for step in launch.plan if isinstance(step, Execute))
+        raise
+
+
+def _pass_on(channel: Channel, level: str, message: str) -> None:
+    if level == "warning":
+        channel.send(WARNING, message)

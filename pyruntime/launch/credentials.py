@@ -1,0 +1,216 @@
+"""What performing the PROCESS steps means: from a root-like child to the user's process.
+
+The subject is the Process. The order in the Plan matters: each step still needs a right that a later one gives up.
+
+Read beside runc:libcontainer/init_linux.go:/^func finalizeNamespace/ and runc:libcontainer/capabilities/capabilities.go.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from pyruntime import report
+from pyruntime.errors import ConfigError, Error, KernelError
+from pyruntime.launch import console
+from pyruntime.launch.paths import Root
+from pyruntime.launch.perform import performs
+from pyruntime.linux import caps, syscalls
+from pyruntime.linux import constants as c
+from pyruntime.plan.process import (
+    BecomeUser,
+    Execute,
+    ForbidNewPrivileges,
+    LimitBounding,
+    SetCapabilities,
+    SetPersonality,
+    SetUmask,
+)
+
+_S_IFMT, _S_IFREG, _S_IFDIR = 0o170000, 0o100000, 0o040000
+_PASSWD_MAX = 1 << 20  # bytes of /etc/passwd that are looked at for a home directory
+
+
+class Process:
+    """The user's process to be. Execute fills `program`, `args` and `env` and the caller executes them.
+
+    `last_cap` is the number of the kernel's highest capability, read while the host's /proc was there.
+    """
+
+    __slots__ = ("args", "env", "last_cap", "program", "rootless")
+
+    program: str
+    args: list[bytes]
+    env: list[bytes]
+
+    def __init__(self, last_cap: int, *, rootless: bool) -> None:
+        self.last_cap = last_cap
+        self.rootless = rootless
+
+
+@performs(SetPersonality)
+def set_personality(step: SetPersonality, _process: Process) -> None:
+    """runc:libcontainer/init_linux.go:/^func setupPersonality/"""
+    syscalls.personality(step.number)
+
+
+@performs(SetUmask)
+def set_umask(step: SetUmask, _process: Process) -> None:
+    """runc:libcontainer/rootfs_linux.go:/^func finalizeRootfs/"""
+    posix.umask(step.mask)
+
+
+@performs(ForbidNewPrivileges)
+def forbid_new_privileges(_step: ForbidNewPrivileges, _process: Process) -> None:
+    """runc:libcontainer/standard_init_linux.go"""
+    syscalls.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
+
+
+@performs(LimitBounding)
+def limit_bounding(step: LimitBounding, process: Process) -> None:
+    """Drop all that is not named, also what this kernel knows and we don't. runc: ApplyBoundingSet."""
+    for number in range(process.last_cap + 1):
+        if not step.mask >> number & 1:
+            syscalls.prctl(c.PR_CAPBSET_DROP, number)
+
+
+@performs(BecomeUser)
+def become_user(step: BecomeUser, process: Process) -> None:
+    """runc:libcontainer/init_linux.go:/^func setupUser/ and its caller."""
+    entered = _enter(step.cwd, last_chance=False)
+    console.own_stdio(step.uid)
+    # Keep the permitted set across setresuid: SetCapabilities still needs it. See capabilities(7), "Effect of user ID changes".
+    syscalls.prctl(c.PR_SET_KEEPCAPS, 1)
+    if step.groups or not process.rootless:  # a rootless user namespace has lost setgroups, see user_namespaces(7)
+        syscalls.setgroups(list(step.groups))
+    syscalls.setresgid(step.gid, step.gid, step.gid)
+    syscalls.setresuid(step.uid, step.uid, step.uid)
+    syscalls.prctl(c.PR_SET_DUMPABLE, 0)  # changing the uid may have set it, as fs.suid_dumpable says
+    if not entered:
+        _enter(step.cwd, last_chance=True)
+    _verify_cwd(step.cwd)
+    syscalls.prctl(c.PR_SET_KEEPCAPS, 0)
+
+
+@performs(SetCapabilities)
+def set_capabilities(step: SetCapabilities, process: Process) -> None:
+    """What the caller does not have itself can't be given; it is left out with a warning, as runc does.
+
+    runc:libcontainer/capabilities/capabilities.go:/^func .*ApplyCaps/
+    """
+    _, held, _ = syscalls.capget()
+    known = (1 << process.last_cap + 1) - 1
+    lacking = (step.effective | step.permitted) & known & ~held
+    if lacking:
+        names = ", ".join(name for name, number in caps.CAPABILITIES.items() if lacking >> number & 1)
+        report.warn(f"{step.where.rpartition('/')[0]}: not among the runtime's own capabilities, left out: {names}")
+    permitted = step.permitted & held
+    inheritable = step.inheritable & known
+    syscalls.capset(step.effective & permitted, permitted, inheritable & (held | permitted))
+    syscalls.prctl(c.PR_CAP_AMBIENT, c.PR_CAP_AMBIENT_CLEAR_ALL)
+    raisable = step.ambient & permitted & inheritable  # the kernel takes no others
+    for number in range(process.last_cap + 1):
+        if raisable >> number & 1:
+            syscalls.prctl(c.PR_CAP_AMBIENT, c.PR_CAP_AMBIENT_RAISE, number)
+
+
+@performs(Execute)
+def prepare_execution(step: Execute, process: Process) -> None:
+    """Find the program as the user, so that what can't be executed fails now and not at `start`.
+
+    runc:libcontainer/standard_init_linux.go, exec.LookPath; runc:libcontainer/env.go:/^func prepareEnv/
+    """
+    env = _last_of_each(step.env)
+    if not env.get("HOME"):
+        env["HOME"] = _home(step.uid)
+    process.env = [f"{name}={value}".encode("utf-8", "surrogateescape") for name, value in env.items()]
+    process.args = [arg.encode("utf-8", "surrogateescape") for arg in step.args]
+    process.program = _find_program(step.args[0], env.get("PATH", ""))
+
+
+def _last_of_each(entries: tuple[str, ...]) -> dict[str, str]:
+    """The environment without duplicates: the last one counts, as for runc."""
+    pairs = (entry.partition("=") for entry in entries)
+    return {name: value for name, separator, value in pairs if separator and name}
+
+
+def _enter(cwd: str, *, last_chance: bool) -> bool:
+    """chdir, or False where it is forbidden and the user may still be allowed to."""
+    try:
+        posix.chdir(cwd)
+    except OSError as error:
+        if isinstance(error, PermissionError) and not last_chance:
+            return False
+        raise KernelError(f"chdir({cwd!r})", error.errno or 0, where="config.json#/process/cwd") from error
+    return True
+
+
+def _verify_cwd(cwd: str) -> None:
+    """A directory of the host, reached through a leaked descriptor, has no path below this root (CVE-2024-21626)."""
+    try:
+        reached = posix.getcwd()
+    except FileNotFoundError:
+        reached = ""
+    if not reached.startswith("/"):
+        raise Error(f"the working directory {cwd} is outside of the container", where="config.json#/process/cwd")
+
+
+def _home(uid: int) -> str:
+    """The home directory of `uid` by the container's /etc/passwd, or "/". See passwd(5).
+
+    Read by hand: the C library would load NSS modules of the image with the runtime's rights (CVE-2019-14271). The
+    file may be a fifo or endless, so it is opened without blocking, and only a regular one is read, and not all of it.
+    """
+    root = Root("/")
+    try:
+        fd = root.open("/etc/passwd", posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY)
+    except KernelError:
+        return "/"
+    finally:
+        root.close()
+    try:
+        text = posix.read(fd, _PASSWD_MAX) if posix.fstat(fd).st_mode & _S_IFMT == _S_IFREG else b""
+    finally:
+        posix.close(fd)
+    for line in text.split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) >= 6 and fields[2] == str(uid).encode():
+            return fields[5].decode("utf-8", "surrogateescape") or "/"
+    return "/"
+
+
+def _find_program(name: str, path: str) -> str:
+    """What execve is to execute: `name` itself where it has a slash, else the first executable of that name in `path`.
+
+    Raises ConfigError in the words by which engines recognise the failure (status 127 of `docker run`).
+    """
+    where = "config.json#/process/args/0"
+    if "/" in name:
+        problem = _why_not_executable(name)
+        if problem:
+            raise ConfigError(f'exec: "{name}": {problem}', where=where)
+        return name
+    denied = False
+    for directory in path.split(":"):
+        candidate = f"{directory or '.'}/{name}"
+        problem = _why_not_executable(candidate)
+        if not problem:
+            return candidate
+        denied |= problem == "permission denied"
+    if denied:
+        raise ConfigError(f'exec: "{name}": permission denied', where=where)
+    hint = f"searched {path}" if path else "process.env has no PATH"
+    raise ConfigError(f'exec: "{name}": executable file not found in $PATH', where=where, hint=hint)
+
+
+def _why_not_executable(path: str) -> str:
+    """Why the current user can't execute `path`, or "". See access(2): X_OK for root is any of the three x bits."""
+    try:
+        kind = posix.stat(path).st_mode & _S_IFMT
+        if kind == _S_IFDIR:
+            return "is a directory"
+        if not posix.access(path, posix.X_OK, effective_ids=True):
+            return "permission denied"
+    except OSError as error:
+        return posix.strerror(error.errno or 0).lower()
+    return ""

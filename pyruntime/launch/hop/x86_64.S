@@ -1,0 +1,63 @@
+# The last hop before the user's program, for x86-64. See launch/exeseal.py, which holds these bytes.
+#
+# Started with argv = [program, arguments...]. Without a libc, a loader or a stack frame: an image can't hand it a library.
+
+    .intel_syntax noprefix
+    .globl _start
+_start:
+    mov  r12, [rsp + 8]             # argv[0]: the program
+    lea  r13, [rsp + 16]            # argv[1:]: its arguments
+    mov  rax, [rsp]                 # argc
+    lea  r14, [rsp + rax*8 + 16]    # envp
+    push 4                          # PR_SET_DUMPABLE: execve has set it again
+    pop  rdi
+    xor  esi, esi
+    mov  eax, 157                   # prctl
+    syscall
+    mov  ebx, [rip + report]
+    mov  ebp, [rip + listen]
+    test ebp, ebp
+    js   1f                         # `run`: nobody to wait for
+0:  mov  edi, ebp                   # `create`: wait until `start` connects
+    xor  esi, esi
+    xor  edx, edx
+    mov  r10d, 0x80000              # SOCK_CLOEXEC
+    mov  eax, 288                   # accept4
+    syscall
+    cmp  eax, -4                    # EINTR
+    je   0b
+    mov  ebx, eax                   # the connection is what to report to
+    mov  edi, ebp
+    call cloexec
+1:  mov  edi, ebx
+    call cloexec
+    mov  rdi, r12
+    mov  rsi, r13
+    mov  rdx, r14
+    push 59                         # execve: its success closes the report, which is the good news
+    pop  rax
+    syscall
+    push rax                        # -errno
+    mov  edi, ebx
+    mov  rsi, rsp
+    push 4
+    pop  rdx
+    push 1                          # write
+    pop  rax
+    syscall
+    push 1
+    pop  rdi
+    push 60                         # exit
+    pop  rax
+    syscall
+cloexec:
+    push 2                          # F_SETFD
+    pop  rsi
+    push 1                          # FD_CLOEXEC
+    pop  rdx
+    push 72                         # fcntl
+    pop  rax
+    syscall
+    ret
+listen: .long -1                    # these two are filled in by exeseal.py
+report: .long -1

@@ -1,0 +1,306 @@
+"""The container's namespaces: cloned, joined, and given ids, clocks and names.
+
+Most containers take one clone3. Where namespaces are joined whose place in the order matters, a stage goes between: a
+short-lived process that joins, unshares, and clones the child as its own sibling (CLONE_PARENT), so that the runtime
+is the parent either way:
+
+    parent --clone3--> stage: setns(joined) ... unshare(user) ... unshare(time), offsets
+                         `---clone3(CLONE_PARENT, the rest)--> child
+
+Why a stage: joined namespaces belong to user namespaces in which a child of the new one has no rights, so they come
+first; a joined user namespace must come before the new ones that it shall own; a pid namespace takes effect for
+children only; and clocks can be offset only while a time namespace is empty.
+
+Read beside runc:libcontainer/nsexec/nsexec.c, whose stages 0 to 2 these are.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+
+from pyruntime.errors import ConfigError, Error, KernelError
+from pyruntime.launch.perform import performs
+from pyruntime.launch.sync import GO, MAPS, PID, Channel
+from pyruntime.linux import constants as c
+from pyruntime.linux import net_if, proc, syscalls
+from pyruntime.linux.clone import clone3
+from pyruntime.plan.namespaces import (
+    JoinNamespace,
+    MapIds,
+    NewNamespace,
+    OffsetClocks,
+    RaiseLoopback,
+    SetDomainname,
+    SetHostname,
+    WriteSysctl,
+)
+from pyruntime.plan.process import JoinSessionKeyring
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pyruntime.plan.step import Step
+
+_NS_GET_NSTYPE = 0xB703  # ioctl_nsfs(2): _IO(NSIO, 3)
+
+
+class Namespaces:
+    """The NAMESPACES steps of a Plan, sorted by what must be done with them. Opening the joined ones is the first thing."""
+
+    __slots__ = ("joins", "maps", "new", "offsets")
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self.new = 0
+        self.joins: list[tuple[JoinNamespace, int]] = []
+        self.maps: MapIds | None = None
+        self.offsets: OffsetClocks | None = None
+        for step in steps:
+            if isinstance(step, NewNamespace):
+                self.new |= step.flag
+            elif isinstance(step, JoinNamespace):
+                self.joins.append((step, _open_namespace(step)))
+            elif isinstance(step, MapIds):
+                self.maps = step
+            elif isinstance(step, OffsetClocks):
+                self.offsets = step
+
+    def close(self) -> None:
+        """Close the descriptors of the joined namespaces."""
+        while self.joins:
+            posix.close(self.joins.pop()[1])
+
+    @property
+    def needs_stage(self) -> bool:
+        """Whether one clone3 would do things in the wrong order."""
+        joined = 0
+        for step, _ in self.joins:
+            joined |= step.flag
+        return bool(joined & (c.CLONE_NEWUSER | c.CLONE_NEWPID) or (joined and self.new & c.CLONE_NEWUSER) or self.offsets)
+
+
+def clone_child(namespaces: Namespaces, channel: Channel, cgroup_fd: int | None) -> tuple[int, int]:
+    """Clone the container's process: (pid, pidfd) in the parent, (0, -1) in the child, which is in its namespaces then.
+
+    With a stage, pid is the stage's, and the child's arrives on the channel as PID. `channel` is the child's end.
+    Raises KernelError; in the child, too, where the caller is to report it.
+    """
+    if namespaces.needs_stage:
+        pid, pidfd = clone3(0, cgroup_fd=cgroup_fd)
+        if pid == 0:
+            _run_stage(namespaces, channel)
+    else:
+        pid, pidfd = clone3(namespaces.new & ~c.CLONE_NEWCGROUP, cgroup_fd=cgroup_fd)
+        if pid == 0:
+            _report(channel, lambda: _enter_directly(namespaces, channel))
+    if pid == 0 and namespaces.new & c.CLONE_NEWCGROUP:
+        # Only now, when we are in our cgroup: a cgroup namespace takes the one of its maker for its root.
+        _report(channel, lambda: syscalls.unshare(c.CLONE_NEWCGROUP))
+    return pid, pidfd
+
+
+def write_maps(pid: int, step: MapIds, *, privileged: bool) -> None:
+    """Give the user namespace of `pid` its ids, from outside. See user_namespaces(7).
+
+    Without privileges the kernel takes one line, our own id; for more, newuidmap(1) and newgidmap(1) are asked, and
+    setgroups is given up first: a group may be there to deny something (CVE-2014-8989).
+    Raises KernelError; Error if newuidmap refuses or is not there.
+    runc:libcontainer/nsexec/nsexec.c:/^static void update_uidmap/
+    """
+    by_helper = not privileged and (len(step.uid) > 1 or len(step.gid) > 1)
+    if not privileged and not by_helper:
+        proc.write_file(f"/proc/{pid}/setgroups", b"deny")
+    for kind, mappings in (("uid", step.uid), ("gid", step.gid)):
+        if by_helper:
+            _run_map_helper(f"new{kind}map", pid, mappings)
+        elif mappings:
+            text = "".join(f"{inside} {outside} {size}\n" for inside, outside, size in mappings)
+            proc.write_file(f"/proc/{pid}/{kind}_map", text.encode())
+
+
+@performs(JoinSessionKeyring)
+def join_session_keyring(step: JoinSessionKeyring, _rootfs: object) -> None:
+    """A kernel without keyrings has none to leak. The new one gets UID search permission, as runc gives it.
+
+    runc:libcontainer/keys/keyctl.go
+    """
+    try:
+        ring = syscalls.keyctl_join_session_keyring(step.name)
+    except KernelError as error:
+        if error.errno == errno.ENOSYS:
+            return
+        raise
+    permissions = int(syscalls.keyctl_describe(ring).split(";")[3], 16)
+    syscalls.keyctl_setperm(ring, permissions & 0xFFFFFFFF | 0x00080000)  # KEY_USR_SEARCH
+
+
+@performs(RaiseLoopback)
+def raise_loopback(_step: RaiseLoopback, _rootfs: object) -> None:
+    """runc:libcontainer/network_linux.go:/^func .*loopback.*initialize/"""
+    net_if.loopback_up()
+
+
+@performs(SetHostname)
+def set_hostname(step: SetHostname, _rootfs: object) -> None:
+    """sethostname(2)."""
+    syscalls.sethostname(step.name)
+
+
+@performs(SetDomainname)
+def set_domainname(step: SetDomainname, _rootfs: object) -> None:
+    """setdomainname(2)."""
+    syscalls.setdomainname(step.name)
+
+
+@performs(WriteSysctl)
+def write_sysctl(step: WriteSysctl, _rootfs: object) -> None:
+    """Through the host's own procfs, before the container's exists: that one may be faked (CVE-2025-52881).
+
+    runc:internal/sys/sysctl_linux.go
+    """
+    fd = posix.open(f"/proc/sys/{step.name.replace('.', '/')}", posix.O_WRONLY | posix.O_CLOEXEC)
+    try:
+        if syscalls.fstatfs_type(fd) != c.PROC_SUPER_MAGIC:
+            raise Error("/proc of the host is not procfs")
+        proc.write(fd, step.value.encode(), f"/proc/sys/{step.name}")
+    finally:
+        posix.close(fd)
+
+
+def _open_namespace(step: JoinNamespace) -> int:
+    """Open a namespace and make sure of its kind: setns would say EINVAL to a wrong one, too late. See ioctl_nsfs(2)."""
+    from fcntl import ioctl
+
+    where = f"{step.where}/path"
+    try:
+        fd = posix.open(step.path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
+    except OSError as error:
+        raise KernelError(f"open({step.path!r})", error.errno or 0, where=where) from error
+    try:
+        if ioctl(fd, _NS_GET_NSTYPE) == step.flag:
+            return fd
+        reason = f"{step.path} is a namespace of another kind than {step.kind}"
+    except OSError:
+        reason = f"{step.path} is not a namespace"
+    posix.close(fd)
+    raise ConfigError(reason, where=where)
+
+
+def _enter_directly(namespaces: Namespaces, channel: Channel) -> None:
+    """In the child of the one clone3: ids, then the joins, all of which belong to the user namespace we came from."""
+    if namespaces.new & c.CLONE_NEWUSER:
+        _become_mapped_root(channel)
+    for step, fd in namespaces.joins:
+        _join(step, fd)
+
+
+def _run_stage(namespaces: Namespaces, channel: Channel) -> None:
+    """The stage's whole life. Returns only in the child that it clones."""
+    pid = -1
+    try:
+        pid = _stage(namespaces, channel)
+    except Error as error:
+        channel.send_error(error)
+    finally:
+        if pid != 0:
+            posix._exit(pid < 0)
+
+
+def _stage(namespaces: Namespaces, channel: Channel) -> int:
+    syscalls.prctl(c.PR_SET_PDEATHSIG, 9)
+    user = [(step, fd) for step, fd in namespaces.joins if step.flag == c.CLONE_NEWUSER]
+    # A new user namespace has no rights over what is joined; a joined one may be the only one that has.
+    refused = _join_what_can_be(namespaces.joins, skip=c.CLONE_NEWUSER)
+    for step, fd in user:
+        _join(step, fd)
+    done = c.CLONE_NEWCGROUP
+    if namespaces.new & c.CLONE_NEWUSER:
+        syscalls.unshare(c.CLONE_NEWUSER)
+        done |= c.CLONE_NEWUSER
+        _become_mapped_root(channel)
+    elif user:
+        _become_root()
+    for step, fd in refused:
+        _join(step, fd)
+    if namespaces.offsets is not None:
+        syscalls.unshare(c.CLONE_NEWTIME)
+        done |= c.CLONE_NEWTIME
+        lines = "".join(f"{clock} {seconds} {nanos}\n" for clock, seconds, nanos in namespaces.offsets.offsets)
+        _at(namespaces.offsets, lambda: proc.write_file("/proc/self/timens_offsets", lines.encode()))
+    pid, _ = clone3(namespaces.new & ~done | c.CLONE_PARENT, exit_signal=0, pidfd=False)
+    if pid:
+        channel.send(PID, str(pid))
+    return pid
+
+
+def _join_what_can_be(joins: list[tuple[JoinNamespace, int]], skip: int) -> list[tuple[JoinNamespace, int]]:
+    """Join all but the kind to skip, and return those for which we lack the rights so far."""
+    refused = []
+    for step, fd in joins:
+        if step.flag == skip:
+            continue
+        try:
+            _join(step, fd)
+        except KernelError as error:
+            if error.errno != errno.EPERM:
+                raise
+            refused.append((step, fd))
+    return refused
+
+
+def _join(step: JoinNamespace, fd: int) -> None:
+    _at(step, lambda: syscalls.setns(fd, step.flag))
+
+
+def _at(step: Step, action: Callable[[], None]) -> None:
+    """Do it, and give an error the step's place."""
+    try:
+        action()
+    except Error as error:
+        error.where = error.where or step.where
+        raise
+
+
+def _become_mapped_root(channel: Channel) -> None:
+    """Ask the parent for the ids of our new user namespace, then be its root."""
+    channel.send(MAPS)
+    channel.expect(GO)
+    _become_root()
+
+
+def _become_root() -> None:
+    """uid and gid 0 of the user namespace that we are in. Those of the caller may not exist in it."""
+    try:
+        syscalls.setgroups([])
+    except KernelError as error:
+        if error.errno != errno.EPERM:  # setgroups is denied where the map was written without privileges
+            raise
+    syscalls.setresgid(0, 0, 0)
+    syscalls.setresuid(0, 0, 0)
+
+
+def _report(channel: Channel, action: Callable[[], None]) -> None:
+    """In the child: do it, or tell the parent why not and end."""
+    try:
+        action()
+    except Error as error:
+        channel.send_error(error)
+        posix._exit(1)
+
+
+def _run_map_helper(name: str, pid: int, mappings: tuple[tuple[int, int, int], ...]) -> None:
+    """newuidmap(1), newgidmap(1): setuid programs that know /etc/subuid."""
+    numbers = [str(number) for mapping in mappings for number in mapping]
+    for directory in ("/usr/bin", "/usr/local/bin", "/bin"):
+        path = f"{directory}/{name}"
+        try:
+            helper = posix.posix_spawn(path, [name, str(pid), *numbers], {})
+        except FileNotFoundError:
+            continue
+        _, status = posix.waitpid(helper, 0)
+        if status:
+            raise Error(f"{name} {pid} {' '.join(numbers)} failed", hint=f"does /etc/sub{name[3:6]} allow it?")
+        return
+    raise Error(f"{name} is not installed", hint="rootless containers with more than one id need the package uidmap")

@@ -1,0 +1,149 @@
+"""The parent's side of a start: everything that happens outside of the container while its child is being made.
+
+Read beside runc:libcontainer/process_linux.go:/^func .*initProcess.*start/.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from pyruntime import report
+from pyruntime.errors import KernelError, ProtocolError
+from pyruntime.launch import console
+from pyruntime.launch.child import Launch, become_container
+from pyruntime.launch.namespaces import Namespaces, clone_child, write_maps
+from pyruntime.launch.perform import perform, performs
+from pyruntime.launch.sync import GO, MAPS, PID, READY, TERMINAL, WARNING, Channel, channel_pair
+from pyruntime.linux import proc, syscalls
+from pyruntime.plan.process import RLIMITS, AdjustOomScore, LimitResource
+from pyruntime.plan.step import NAMESPACES, PARENT
+
+_SIGKILL = 9
+
+
+class Child:
+    """The container's process as its parent holds it: pid, pidfd, the channel, and the terminal's master or -1."""
+
+    __slots__ = ("channel", "master_fd", "pid", "pidfd")
+
+    def __init__(self, pid: int, pidfd: int, channel: Channel) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.channel = channel
+        self.master_fd = -1
+
+    def close(self) -> None:
+        """Let go of the descriptors. The process goes on."""
+        self.channel.close()
+        for fd in (self.pidfd, self.master_fd):
+            if fd >= 0:
+                posix.close(fd)
+        self.pidfd = self.master_fd = -1
+
+    def kill(self) -> None:
+        """End the process and reap it. Its namespaces end with it."""
+        try:
+            posix.kill(self.pid, _SIGKILL)  # not reaped yet, so the pid is still its own
+        except ProcessLookupError:
+            return
+        try:
+            posix.waitpid(self.pid, 0)
+        except ChildProcessError:
+            return
+
+
+def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
+    """Clone the container's process into its namespaces and its cgroup. It begins to build its root at once.
+
+    Raises KernelError, ConfigError for a namespace that can't be joined.
+    """
+    ours, theirs = channel_pair()
+    namespaces = Namespaces(launch.plan.phase(NAMESPACES))
+    try:
+        pid, pidfd = clone_child(namespaces, theirs, cgroup_fd)
+        if pid == 0:
+            become_container(launch, theirs)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        namespaces.close()
+    return Child(pid, pidfd, ours)
+
+
+def serve_until_ready(child: Child, launch: Launch) -> None:
+    """Do for the child what it can't do itself, until it has but to execute; then set what only the parent may.
+
+    Raises whatever failed in the child; ProtocolError if it died without a word.
+    """
+    while True:
+        word, fields = child.channel.receive()
+        if word == READY:
+            break
+        if word == MAPS:
+            _serve_maps(child, launch)
+        elif word == PID:
+            _take_over(child, int(fields[0]))
+        elif word == TERMINAL:
+            child.master_fd = console.receive_master(child.channel.fd)[0]
+        elif word == WARNING:
+            report.warn(fields[0])
+        else:
+            raise ProtocolError("the container's child ended without a word", hint=_fate(child.pid))
+    perform(launch.plan.phase(PARENT), child)
+
+
+def release(child: Child) -> None:
+    """Let the child execute: the hop for `create`, the user's program for `run`. Returns when it has.
+
+    Raises KernelError if execve fails.
+    """
+    child.channel.send(GO)
+    word, _ = child.channel.receive()
+    if word:
+        raise ProtocolError(f"unexpected message {word!r}")
+
+
+@performs(AdjustOomScore)
+def adjust_oom_score(step: AdjustOomScore, child: Child) -> None:
+    """runc:libcontainer/process_linux.go; from outside, since the child is not dumpable and so does not own its files."""
+    proc.write_file(f"/proc/{child.pid}/oom_score_adj", str(step.score).encode())
+
+
+@performs(LimitResource)
+def limit_resource(step: LimitResource, child: Child) -> None:
+    """runc:libcontainer/process_linux.go:/^func setupRlimits/"""
+    syscalls.prlimit(child.pid, RLIMITS[step.kind], step.soft, step.hard)
+
+
+def _serve_maps(child: Child, launch: Launch) -> None:
+    step = next(step for step in launch.plan.phase(NAMESPACES) if type(step).__name__ == "MapIds")
+    try:
+        write_maps(child.pid, step, privileged=not launch.rootless)  # type: ignore[arg-type]
+    except KernelError as error:
+        error.where = error.where or step.where
+        raise
+    child.channel.send(GO)
+
+
+def _take_over(child: Child, pid: int) -> None:
+    """The stage has cloned the child, our child too, and ends."""
+    stage, stage_fd = child.pid, child.pidfd
+    child.pidfd = syscalls.pidfd_open(pid)
+    child.pid = pid
+    posix.close(stage_fd)
+    posix.waitpid(stage, 0)
+
+
+def _fate(pid: int) -> str:
+    """What became of a child that said nothing. See waitpid(2)."""
+    try:
+        _, status = posix.waitpid(pid, 0)
+    except ChildProcessError:
+        return ""
+    code = posix.waitstatus_to_exitcode(status)
+    if code == -_SIGKILL:
+        return "it was killed: out of memory in its cgroup, perhaps"
+    return f"by signal {-code}" if code < 0 else f"with status {code}"

@@ -1,0 +1,444 @@
+"""What performing the ROOTFS steps means, and why so. One function a step.
+
+The subject of all of them is a Rootfs: the container's future root, held by a descriptor. Every target is opened once
+and mounted on by its descriptor, because the image may swap a directory for a symbolic link meanwhile (CVE-2021-30465,
+CVE-2024-45310).
+
+Read beside runc:libcontainer/rootfs_linux.go.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from pyruntime.errors import ConfigError, Error, KernelError
+from pyruntime.launch import treecopy
+from pyruntime.launch.paths import O_PATH, Root, proc_fd
+from pyruntime.launch.perform import performs
+from pyruntime.linux import constants as c
+from pyruntime.linux import syscalls
+from pyruntime.plan.mounts import (
+    DEFAULT_DEVICES,
+    BindMount,
+    BindRoot,
+    CreateDevice,
+    LinkDevices,
+    MakeWorkingDirectory,
+    MaskPath,
+    MountCgroup,
+    MountFilesystem,
+    PivotRoot,
+    ReadonlyPath,
+    ReadonlyRoot,
+    RemountReadonly,
+    RootPropagation,
+    SharedRoot,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_S_IFMT, _S_IFDIR, _S_IFCHR, _S_IFBLK, _S_IFIFO = 0o170000, 0o040000, 0o020000, 0o060000, 0o010000
+_NODE_TYPES = {"c": _S_IFCHR, "b": _S_IFBLK, "p": _S_IFIFO}
+
+# A mount inside procfs would let the image fake what the runtime and the container's own tools trust. These files are
+# what lxcfs replaces with true figures for the container; runc:libcontainer/rootfs_linux.go:/^func checkProcMount/.
+LXCFS_FILES = (
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+)
+
+_ST_RELATIME = 4096  # statvfs(3); the only bit of it that differs from mount(2)'s
+_ATIMES = c.MS_NOATIME | c.MS_RELATIME | c.MS_STRICTATIME | c.MS_NODIRATIME
+# In a mount that a user namespace inherited, these can't be taken away. See mount_namespaces(7).
+_LOCKED = c.MS_RDONLY | c.MS_NOSUID | c.MS_NODEV | c.MS_NOEXEC | _ATIMES
+
+
+class Rootfs:
+    """The root file system while it is built. `cgroup_path` is the container's cgroup on the host, "" for none."""
+
+    __slots__ = ("cgroup_path", "mask_fd", "path", "root")
+
+    root: Root  # set when the root has become a mount point
+
+    def __init__(self, path: str, cgroup_path: str) -> None:
+        self.path = path
+        self.cgroup_path = cgroup_path
+        self.mask_fd = -1  # an empty read-only tmpfs, once one is mounted
+
+
+@performs(RootPropagation)
+def cut_propagation(step: RootPropagation, rootfs: Rootfs) -> None:
+    """Change the propagation of all mounts, and cut that of the mount which holds the root file system.
+
+    pivot_root(2) refuses a root whose parent mount is shared. A slave parent, if asked for, is as good as a private one.
+    runc:libcontainer/rootfs_linux.go:/^func prepareRoot\\(/
+    """
+    # "shared" and "unbindable" can't be had before pivot_root; SharedRoot sets them then.
+    early = step.flags if step.flags & (c.MS_SLAVE | c.MS_PRIVATE) else c.MS_SLAVE | c.MS_REC
+    syscalls.mount("", "/", "", early | c.MS_REC, "")
+    path = rootfs.path
+    while True:
+        try:
+            return syscalls.mount("", path, "", c.MS_PRIVATE, "")
+        except KernelError as error:
+            if error.errno != errno.EINVAL or path == "/":  # EINVAL: not a mount point, so look above
+                raise
+        path = path.rstrip("/").rpartition("/")[0] or "/"
+
+
+@performs(BindRoot)
+def bind_root(step: BindRoot, rootfs: Rootfs) -> None:
+    """runc:libcontainer/rootfs_linux.go:/^func prepareRoot\\(/"""
+    syscalls.mount(step.rootfs, step.rootfs, "", c.MS_BIND | c.MS_REC, "")
+    rootfs.root = Root(step.rootfs)
+
+
+@performs(MountFilesystem)
+def mount_filesystem(step: MountFilesystem, rootfs: Rootfs) -> None:
+    """runc:libcontainer/rootfs_linux.go:/^func .*mountPropagate/"""
+    if step.flags & c.MS_REMOUNT:
+        return _remount(step, rootfs)
+    data = step.data
+    if step.fstype in ("proc", "sysfs"):
+        target_fd = _open_kernel_directory(step.target, rootfs)
+    else:
+        target_fd, existed = _open_directory(step.target, rootfs)
+        _refuse_inside_proc(target_fd, step.target)
+        if step.fstype == "tmpfs" and existed:
+            # A tmpfs takes over the mode of what it hides, such as 1777 of /tmp; its own options may still differ.
+            data = ",".join(filter(None, (f"mode={posix.fstat(target_fd).st_mode & 0o7777:04o}", data)))
+    # Written to by the runtime before it may become read-only; RemountReadonly closes it.
+    late = c.MS_RDONLY if step.fstype == "tmpfs" or step.target.rstrip("/") == "/dev" else 0
+    source = step.source or step.fstype
+    hidden_fd = target_fd if step.copy_up else -1
+    try:
+        syscalls.mount(source, proc_fd(target_fd), step.fstype, step.flags & ~late, data)
+        _finish(step, rootfs, hidden_fd)
+    finally:
+        posix.close(target_fd)
+    return None
+
+
+@performs(BindMount)
+def bind_mount(step: BindMount, rootfs: Rootfs) -> None:
+    """A bind takes no other flag when it is made: they need a remount. See mount(2), "Creating a bind mount".
+
+    runc:libcontainer/rootfs_linux.go:/^func mountToRootfs/
+    """
+    source_fd = posix.open(step.source, O_PATH)
+    try:
+        target_fd = _open_like(posix.fstat(source_fd).st_mode, step.target, rootfs)
+        try:
+            _refuse_inside_proc(target_fd, step.target, source_fd)
+            syscalls.mount(proc_fd(source_fd), proc_fd(target_fd), "", step.flags & (c.MS_BIND | c.MS_REC), "")
+        finally:
+            posix.close(target_fd)
+    finally:
+        posix.close(source_fd)
+    with_flags = step.flags & ~(c.MS_BIND | c.MS_REC | c.MS_REMOUNT)
+    if with_flags or step.clear:
+        _change_flags(step, rootfs, with_flags)
+    _finish(step, rootfs)
+
+
+@performs(MountCgroup)
+def mount_cgroup(step: MountCgroup, rootfs: Rootfs) -> None:
+    """With a cgroup namespace the container's own directory is bound: a mount of type cgroup2 shows the same and waits 8 ms.
+
+    Without one, the whole hierarchy is mounted. runc:libcontainer/rootfs_linux.go:/^func mountCgroupV2/
+    """
+    target_fd, _ = _open_directory(step.target, rootfs)
+    _refuse_inside_proc(target_fd, step.target)
+    target = proc_fd(target_fd)
+    try:
+        if step.own_view and rootfs.cgroup_path:
+            syscalls.mount(rootfs.cgroup_path, target, "", c.MS_BIND, "")
+            mounted_fd = rootfs.root.open(step.target)
+            flags = step.flags & ~c.MS_REC | c.MS_BIND | c.MS_REMOUNT
+            _use(mounted_fd, lambda fd: syscalls.mount("", proc_fd(fd), "", flags, ""))
+        else:
+            syscalls.mount("cgroup", target, "cgroup2", step.flags, "")
+    finally:
+        posix.close(target_fd)
+
+
+@performs(RemountReadonly)
+def remount_readonly(step: RemountReadonly, rootfs: Rootfs) -> None:
+    """MS_BIND limits the change to this mount and its flags, which a user namespace may do too.
+
+    runc:libcontainer/rootfs_linux.go:/^func remountReadonly/
+    """
+    flags = step.flags | c.MS_REMOUNT | c.MS_BIND | c.MS_RDONLY
+    _use(rootfs.root.open(step.target), lambda fd: syscalls.mount("", proc_fd(fd), "", flags, ""))
+
+
+@performs(CreateDevice)
+def create_device(step: CreateDevice, rootfs: Rootfs) -> None:
+    """A node that exists already is left as it is: a bind mount or the image may have brought it.
+
+    runc:libcontainer/rootfs_linux.go:/^func createDeviceNode/
+    """
+    parent_fd, name = rootfs.root.open_parent(step.path)
+    try:
+        if step.bind:
+            return _bind_device(step, parent_fd, name)
+        try:
+            number = posix.makedev(step.major, step.minor)
+            syscalls.mknodat(parent_fd, name, _NODE_TYPES[step.kind] | step.mode, number)
+        except KernelError as error:
+            if error.errno == errno.EEXIST:
+                return None
+            if error.errno == errno.EPERM and step.kind != "p":  # the runtime itself is in a user namespace
+                return _bind_device(step, parent_fd, name)
+            raise
+        node_fd = posix.open(name, O_PATH | posix.O_NOFOLLOW, dir_fd=parent_fd)
+        return _use(node_fd, lambda fd: _own_device(step, fd))
+    finally:
+        posix.close(parent_fd)
+
+
+@performs(LinkDevices)
+def link_devices(step: LinkDevices, rootfs: Rootfs) -> None:
+    """runc:libcontainer/rootfs_linux.go:/^func setupDevSymlinks/ and setupPtmx. Links that exist are kept, but ptmx."""
+    dev_fd = rootfs.root.make_directories("/dev")
+    try:
+        for name, to in step.links.items():
+            if name == "core" and not _exists("/proc/kcore"):
+                continue
+            if name == "ptmx":  # the image's own node would be the host's ptmx
+                _unlink(name, dev_fd)
+            try:
+                posix.symlink(to, name, dir_fd=dev_fd)
+            except FileExistsError:
+                continue
+    finally:
+        posix.close(dev_fd)
+
+
+@performs(MakeWorkingDirectory)
+def make_working_directory(step: MakeWorkingDirectory, rootfs: Rootfs) -> None:
+    """runc:libcontainer/rootfs_linux.go:/^func prepareRootfs/, its end."""
+    posix.close(rootfs.root.make_directories(step.path))
+
+
+@performs(ReadonlyPath)
+def readonly_path(step: ReadonlyPath, rootfs: Rootfs) -> None:
+    """runc:libcontainer/rootfs_linux.go:/^func readonlyPath/"""
+    found = rootfs.root.find(step.path)
+    if found is None:
+        return
+    _use(found, lambda fd: syscalls.mount(proc_fd(fd), proc_fd(fd), "", c.MS_BIND | c.MS_REC, ""))
+    keep = c.MS_NOSUID | c.MS_NODEV | c.MS_NOEXEC
+    mounted_fd = rootfs.root.open(step.path)
+    flags = c.MS_BIND | c.MS_REMOUNT | c.MS_RDONLY | posix.fstatvfs(mounted_fd).f_flag & keep
+    _use(mounted_fd, lambda fd: syscalls.mount("", proc_fd(fd), "", flags, ""))
+
+
+@performs(MaskPath)
+def mask_path(step: MaskPath, rootfs: Rootfs) -> None:
+    """Cover a file with the host's /dev/null, opened before and verified, and a directory with one empty read-only tmpfs.
+
+    The container's own /dev/null may be anything (CVE-2025-31133). All directories share the first tmpfs, for a mount
+    costs more than a bind. runc:libcontainer/rootfs_linux.go:/^func maskPaths/
+    """
+    found = rootfs.root.find(step.path)
+    if found is None:
+        return
+    try:
+        if posix.fstat(found).st_mode & _S_IFMT != _S_IFDIR:
+            null_fd = posix.open("/dev/null", O_PATH)
+            _verify_null(null_fd)
+            _use(null_fd, lambda fd: syscalls.mount(proc_fd(fd), proc_fd(found), "", c.MS_BIND, ""))
+        elif rootfs.mask_fd >= 0:
+            syscalls.mount(proc_fd(rootfs.mask_fd), proc_fd(found), "", c.MS_BIND, "")
+        else:
+            syscalls.mount("tmpfs", proc_fd(found), "tmpfs", c.MS_RDONLY, "nr_blocks=1,nr_inodes=1")
+            rootfs.mask_fd = rootfs.root.open(step.path)
+    finally:
+        posix.close(found)
+
+
+@performs(ReadonlyRoot)
+def readonly_root(_step: ReadonlyRoot, rootfs: Rootfs) -> None:
+    """runc:libcontainer/rootfs_linux.go:/^func setReadonly/"""
+    keep = _flags_of(rootfs.root.fd) & _LOCKED & ~c.MS_RDONLY
+    syscalls.mount("", proc_fd(rootfs.root.fd), "", c.MS_BIND | c.MS_REMOUNT | c.MS_RDONLY | keep, "")
+
+
+@performs(PivotRoot)
+def pivot_root(step: PivotRoot, rootfs: Rootfs) -> None:
+    """pivot_root(".", ".") stacks the old root on the new one, where it is unmounted without a directory for it.
+
+    See pivot_root(2). runc:libcontainer/rootfs_linux.go:/^func pivotRoot/ and msMoveRoot for --no-pivot.
+    """
+    posix.fchdir(rootfs.root.fd)
+    if step.no_pivot:
+        syscalls.mount(".", "/", "", c.MS_MOVE, "")
+        posix.chroot(".")
+    else:
+        host_fd = posix.open("/", O_PATH | posix.O_DIRECTORY)
+        syscalls.pivot_root(".", ".")
+        posix.fchdir(host_fd)
+        # Slave, so that the unmount does not travel to the host; not private, which would keep references of others busy.
+        syscalls.mount("", ".", "", c.MS_SLAVE | c.MS_REC, "")
+        syscalls.umount2(".", c.MNT_DETACH)
+        posix.close(host_fd)
+    posix.chdir("/")
+    if rootfs.mask_fd >= 0:
+        posix.close(rootfs.mask_fd)
+    rootfs.root.close()
+
+
+@performs(SharedRoot)
+def share_root(step: SharedRoot, _rootfs: Rootfs) -> None:
+    """runc:libcontainer/rootfs_linux.go:/^func prepareRootfs/"""
+    syscalls.mount("", "/", "", step.flags, "")
+
+
+def _verify_null(fd: int) -> None:
+    """A regular file may carry the same st_rdev, so the type counts too."""
+    status = posix.fstat(fd)
+    if status.st_mode & _S_IFMT != _S_IFCHR or status.st_rdev != posix.makedev(*DEFAULT_DEVICES["null"]):
+        raise Error("/dev/null of the host is not the null device")
+
+
+def _use(fd: int, use: Callable[[int], None]) -> None:
+    """Call `use(fd)` and close fd, whatever happens."""
+    try:
+        use(fd)
+    finally:
+        posix.close(fd)
+
+
+def _open_directory(target: str, rootfs: Rootfs) -> tuple[int, bool]:
+    """The directory to mount on, made where missing, and whether it was there. A file is fine if it is there."""
+    found = rootfs.root.find(target)
+    if found is not None:
+        return found, True
+    return rootfs.root.make_directories(target), False
+
+
+def _open_kernel_directory(target: str, rootfs: Rootfs) -> int:
+    """The target of procfs or sysfs, which must be no link: /proc -> /tmp would have the runtime trust a fake.
+
+    CVE-2019-19921, CVE-2023-27561, CVE-2023-28642.
+    """
+    try:
+        return rootfs.root.open(target, O_PATH | posix.O_DIRECTORY, resolve=c.RESOLVE_NO_SYMLINKS)
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return rootfs.root.make_directories(target)
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise ConfigError(f"{target} in the root file system must be an ordinary directory, not a link or a file") from error
+        raise
+
+
+def _open_like(mode: int, target: str, rootfs: Rootfs) -> int:
+    """What a bind of something of this mode covers: made where missing, a directory for a directory, else an empty file."""
+    if mode & _S_IFMT == _S_IFDIR:
+        return _open_directory(target, rootfs)[0]
+    return rootfs.root.make_file(target)
+
+
+def _refuse_inside_proc(target_fd: int, target: str, source_fd: int = -1) -> None:
+    """Refuse a mount on or below procfs, but lxcfs's files, and procfs itself (CVE-2019-16884).
+
+    Asked of the descriptor, so that a link which leads into /proc makes no difference.
+    """
+    inside = syscalls.fstatfs_type(target_fd) == c.PROC_SUPER_MAGIC
+    named = target == "/proc" or target.startswith("/proc/")
+    if not (inside or named) or target in LXCFS_FILES:
+        return
+    if target == "/proc" and source_fd >= 0 and syscalls.fstatfs_type(source_fd) == c.PROC_SUPER_MAGIC:
+        return
+    raise ConfigError(f"{target} is inside /proc, where only procfs and files such as {LXCFS_FILES[0]} may be mounted")
+
+
+def _finish(step: MountFilesystem | BindMount, rootfs: Rootfs, hidden_fd: int = -1) -> None:
+    """What can be done to a mount only after it exists: fill it, recursive attributes, propagation."""
+    if hidden_fd < 0 and not step.propagation and step.recursive == (0, 0):
+        return
+    mounted_fd = rootfs.root.open(step.target)
+    try:
+        if hidden_fd >= 0:
+            treecopy.copy_up(hidden_fd, mounted_fd)
+        if step.recursive != (0, 0):
+            syscalls.mount_setattr(mounted_fd, "", c.AT_EMPTY_PATH | c.AT_RECURSIVE, *step.recursive)
+        for flags in step.propagation:
+            syscalls.mount("", proc_fd(mounted_fd), "", flags, "")
+    finally:
+        posix.close(mounted_fd)
+
+
+def _remount(step: MountFilesystem, rootfs: Rootfs) -> None:
+    mounted_fd = rootfs.root.open(step.target)
+    _use(mounted_fd, lambda fd: syscalls.mount(step.source, proc_fd(fd), step.fstype, step.flags, step.data))
+
+
+def _change_flags(step: BindMount, rootfs: Rootfs, wanted: int) -> None:
+    """Give a bind its flags; where the source's own are locked, keep those and add ours.
+
+    Raises ConfigError where that would not be what was asked for.
+    """
+    mounted_fd = rootfs.root.open(step.target)
+    change = c.MS_BIND | c.MS_REMOUNT | wanted
+    try:
+        syscalls.mount("", proc_fd(mounted_fd), "", change, "")
+    except KernelError as error:
+        locked = _flags_of(mounted_fd) & _LOCKED
+        if error.errno != errno.EPERM or not locked:
+            raise
+        if locked & step.clear or (wanted & _ATIMES and wanted & _ATIMES != locked & _ATIMES):
+            raise ConfigError(f"the flags of {step.source} are locked by the mount that a user namespace inherited") from error
+        syscalls.mount("", proc_fd(mounted_fd), "", change | locked, "")
+    finally:
+        posix.close(mounted_fd)
+
+
+def _flags_of(fd: int) -> int:
+    """The flags of the mount that fd is on, as MS_* bits. ST_* bits agree with them but for relatime. See statvfs(3)."""
+    bits = posix.fstatvfs(fd).f_flag
+    same = c.MS_RDONLY | c.MS_NOSUID | c.MS_NODEV | c.MS_NOEXEC | c.MS_NOATIME | c.MS_NODIRATIME
+    return bits & same | (c.MS_RELATIME if bits & _ST_RELATIME else 0)
+
+
+def _own_device(step: CreateDevice, fd: int) -> None:
+    """Set the mode against the umask, and the owner, of a node that is still what we made. O_PATH takes neither fchmod nor fchown."""
+    status = posix.fstat(fd)
+    if status.st_mode & _S_IFMT != _NODE_TYPES[step.kind]:
+        raise Error(f"{step.path} is not the device that was made a moment ago")
+    posix.chmod(proc_fd(fd), step.mode)
+    posix.chown(proc_fd(fd), step.uid, step.gid)
+
+
+def _bind_device(step: CreateDevice, parent_fd: int, name: str) -> None:
+    """Show the host's node. runc:libcontainer/rootfs_linux.go:/^func bindMountDeviceNode/"""
+    flags = posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC | posix.O_WRONLY
+    file_fd = posix.open(name, flags, 0, dir_fd=parent_fd)
+    _use(file_fd, lambda fd: syscalls.mount(step.path, proc_fd(fd), "", c.MS_BIND, ""))
+
+
+def _exists(path: str) -> bool:
+    try:
+        posix.lstat(path)
+    except OSError:
+        return False
+    return True
+
+
+def _unlink(name: str, dir_fd: int) -> None:
+    try:
+        posix.unlink(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return

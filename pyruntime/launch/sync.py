@@ -1,0 +1,131 @@
+r"""How the parent and the container's child talk while a container is being made.
+
+    parent                                                      child (or, before it, the stage that joins namespaces)
+      | ---- clone3(new namespaces, into the cgroup) ----------->  |
+      |                                                            |  (a new user namespace:)
+      | <--------------------------------------------- MAPS -----  |  "I have no ids yet"
+      |  writes uid_map and gid_map                                |
+      | ---- GO ------------------------------------------------>  |
+      |                                                            |  (from the stage only:)
+      | <--------------------------------------------- PID ------  |  "the child is 1234, I am done"
+      |  meanwhile: device program, state                          |  rootfs, pivot_root
+      | <--------------------------------------------- TERMINAL -  |  with the pty's master (SCM_RIGHTS)
+      | <--------------------------------------------- READY ----  |  credentials set, the program found
+      |  rlimits, oom score, state, pid file                       |
+      | ---- GO ------------------------------------------------>  |
+      |                                                            |  execveat(the sealed hop)
+      |                                                            |  `create`: waits for `start`; `run`: goes on
+      | <--------------------------------------------- end ------  |  execve has closed the socket
+      |
+      |  at any time instead: ERROR with all its parts, or WARNING with its text. After execve failed in the hop: -errno.
+
+`start` later connects to the socket start.sock in the state directory: the hop accepts, executes, and the connection is
+closed by that (started) or brings -errno.
+
+Messages are datagrams of a SOCK_SEQPACKET pair: one word, then fields separated by NUL, all text, bounded by
+MESSAGE_MAX. The child is our own code up to execve, yet nothing that it says is trusted further than its type.
+
+Read beside runc:libcontainer/sync.go and runc:libcontainer/message_linux.go.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyruntime import errors
+from pyruntime.errors import Error, KernelError, ProtocolError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+
+MAPS, GO, PID, TERMINAL, READY, ERROR, WARNING = "maps", "go", "pid", "terminal", "ready", "error", "warning"
+
+MESSAGE_MAX = 65536
+_REPORT = 4  # the hop's only message: a negative errno as a C int
+
+
+class Channel:
+    """One end of the pair. `receive` raises what the other side raised."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        """Close this end; does nothing the second time."""
+        if self.fd >= 0:
+            posix.close(self.fd)
+            self.fd = -1
+
+    def send(self, word: str, *fields: str) -> None:
+        """Send one message, cut to MESSAGE_MAX. Raises ProtocolError if the other side is gone."""
+        text = "\0".join((word, *(field.replace("\0", "\\0") for field in fields)))
+        try:
+            posix.write(self.fd, text.encode("utf-8", "surrogateescape")[:MESSAGE_MAX])
+        except OSError as error:
+            raise ProtocolError(f"the other side of the start is gone: {error}") from error
+
+    def send_error(self, error: Error) -> None:
+        """Send an error with all its parts, so that the parent raises the same."""
+        number = error.errno if isinstance(error, KernelError) else 0
+        call = error.call if isinstance(error, KernelError) else error.message
+        self.send(ERROR, type(error).__name__, call, str(number), error.where, error.hint)
+
+    def receive(self) -> tuple[str, list[str]]:
+        """The next message, as its word and fields; ("", []) when the other side has closed.
+
+        Raises the Error that the child sent; KernelError for the hop's report; ProtocolError for anything unheard of.
+        """
+        data = posix.read(self.fd, MESSAGE_MAX)
+        if len(data) == _REPORT and data[-1] == 0xFF:  # no word ends so
+            raise execve_error(data)
+        word, *fields = data.decode("utf-8", "surrogateescape").split("\0")
+        if word == ERROR:
+            raise rebuild_error(fields)
+        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, ""):
+            raise ProtocolError(f"unknown message {word[:40]!r}")
+        return word, fields
+
+    def expect(self, word: str) -> list[str]:
+        """The fields of the next message, which must be `word`. Raises ProtocolError otherwise."""
+        got, fields = self.receive()
+        if got != word:
+            raise ProtocolError(f"expected {word!r}, got {got!r}" if got else f"expected {word!r}, but the other side ended")
+        return fields
+
+
+def channel_pair() -> tuple[Channel, Channel]:
+    """A connected pair, both ends close-on-exec. See socketpair(2), unix(7) SOCK_SEQPACKET."""
+    from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socketpair
+
+    ends: tuple[socket, socket] = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    return Channel(ends[0].detach()), Channel(ends[1].detach())
+
+
+def execve_error(report: bytes) -> KernelError:
+    """The error that the hop reported: execve of the user's program failed, after everything else had worked."""
+    number = -int.from_bytes(report, "little", signed=True)
+    hint = EXECVE_HINTS.get(errors.errno_name(number), "")
+    return KernelError("execve of the container's program", number, where="config.json#/process/args/0", hint=hint)
+
+
+# The program was found and is executable, so these are about what is inside of it. See execve(2).
+EXECVE_HINTS = {
+    "ENOENT": "the program exists, but its interpreter does not: the #! line, or the loader of a dynamic executable",
+    "ENOEXEC": "neither a binary for this architecture nor a script with a #! line",
+    "EACCES": "the file system is mounted noexec, or the interpreter is not executable",
+    "E2BIG": "the arguments and the environment together are too long",
+}
+
+
+def rebuild_error(fields: list[str]) -> Error:
+    """The inverse of Channel.send_error."""
+    name, call, number, where, hint = (*fields, "", "", "0", "", "")[:5]
+    kind = getattr(errors, name, None)
+    if kind is KernelError and number.isdigit():
+        return KernelError(call, int(number), where=where, hint=hint)
+    if isinstance(kind, type) and issubclass(kind, Error) and kind is not KernelError:
+        return kind(call, where=where, hint=hint)
+    return ProtocolError(f"the child reported {name}: {call}", where=where, hint=hint)
