@@ -31,9 +31,9 @@ def signal_number(text: str) -> int:
         return number
     name = text.upper().removeprefix("SIG")
     base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
-    number = getattr(_signal, "SIG" + base, None) if base.isascii() and base.isalnum() else None
-    if isinstance(number, int) and not sign:
-        return int(number)
+    known = getattr(_signal, "SIG" + base, None) if base.isascii() and base.isalnum() else None
+    if isinstance(known, int) and not sign:
+        return known
     # Only the real-time signals are counted from: glibc keeps the first two for itself, so SIGRTMIN is 34.
     if offset.isascii() and offset.isdigit() and len(offset) < 4 and base + sign in ("RTMIN+", "RTMAX-"):
         number = _signal.SIGRTMIN + int(offset) if sign == "+" else _signal.SIGRTMAX - int(offset)

@@ -1,4 +1,4 @@
-"""The text of the installed command: a few lines, since Python compiles a script again at every start (5 ms for a big one).
+"""The text of the installed command: a few lines, since Python compiles a script again at every start.
 
 scripts/run writes it; runc has no counterpart, being one binary.
 """
@@ -21,18 +21,15 @@ def launcher_text(interpreter_path: str, library_path: str) -> str:
     if not interpreter_path.startswith("/") or len(interpreter_path.split()) != 1:
         raise UsageError(f"{interpreter_path!r} can't stand in a #! line: it must be absolute and without blanks")
     if len(first_line.encode("utf-8", "surrogateescape")) > FIRST_LINE_LIMIT:
-        raise UsageError(f"{interpreter_path!r} is longer than the kernel reads of a #! line ({FIRST_LINE_LIMIT} bytes)")
+        raise UsageError(
+            f"{interpreter_path!r} is longer than the kernel reads of a #! line ({FIRST_LINE_LIMIT} bytes)"
+        )
     return first_line + launcher_code(library_path)
 
 
 def launcher_code(library_path: str) -> str:
     """What the launcher does: import the compiled module from its place, before any other of that name, and call it."""
-    return (
-        "import sys\n"
-        f"sys.path.insert(0, {library_path!r})\n"
-        "from pyruntime.__main__ import main\n"
-        "main()\n"
-    )
+    return f"import sys\nsys.path.insert(0, {library_path!r})\nfrom pyruntime.__main__ import main\nmain()\n"
 
 
 def library_path() -> str:

@@ -1,9 +1,9 @@
 """Tell what went wrong: on stderr for a person, and in --log for the program that called us.
 
 runc's contract, which containerd and CRI-O read: a line of `--log` is `time=... level=... msg=...`, or with
-`--log-format json` an object {"level", "msg", "time"}; the last line with level "error" is what they show their user, so it
-stands alone. Errors go to stderr too. Read beside runc:main.go:/^func configLogrus/, runc:utils.go:/^func fatalWithCode/,
-and logrus: text_formatter.go, json_formatter.go.
+`--log-format json` an object {"level", "msg", "time"}; the last line with level "error" is what they show their user,
+so it stands alone. Errors go to stderr too. Read beside runc:main.go:/^func configLogrus/,
+runc:utils.go:/^func fatalWithCode/, and logrus: text_formatter.go, json_formatter.go.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pyruntime.cli.parse import Call
 
 FAILURE = 1
-NO_SUCH_COMMAND = 3  # urfave/cli's, and so runc's
 
 # What logrus leaves without quotes: see text_formatter.go, needsQuoting.
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._/@^+")
@@ -40,8 +39,8 @@ def failed(call: Call, problem: BaseException) -> int:
         message = os_error_text(problem)
     else:
         message = (
-            f"{type(problem).__name__}: {problem}; this is a bug in pyruntime: please report it as CONTRIBUTING.md says,"
-            " with what the same command prints under `pyruntime --debug`"
+            f"a bug in pyruntime: {type(problem).__name__}: {problem} (please report it as CONTRIBUTING.md says, with"
+            " what the same command prints under `pyruntime --debug`)"
         )
     tell(call, "error", message)
     if call.settings.get("debug"):
@@ -94,7 +93,9 @@ def quoted(text: str) -> str:
     if text and PLAIN.issuperset(text):
         return text
     known = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-    return '"' + "".join(known.get(char) or (char if char.isprintable() else _escaped(ord(char))) for char in text) + '"'
+    return (
+        '"' + "".join(known.get(char) or (char if char.isprintable() else _escaped(ord(char))) for char in text) + '"'
+    )
 
 
 def _escaped(code: int) -> str:
@@ -112,7 +113,7 @@ def os_error_text(problem: OSError) -> str:
 
 
 def die_by(name: str) -> int:
-    """End the process by a signal's default action, so that a shell sees what happened; else return 128 + its number."""
+    """End the process by a signal's default action, so that a shell sees what happened; or return 128 + number."""
     import _signal
 
     number = int(getattr(_signal, name))

@@ -1,8 +1,8 @@
 """Read a command line from the table in `cli.options`, without click.
 
 It accepts what runc's parser (urfave/cli) and click accept: options before and after the operands, `--name VALUE`,
-`--name=VALUE`, `-n VALUE`, `-nVALUE`, `-n=VALUE`, Go's `-name`, `--flag=false`, `-qf json`, and `--`. Global options come
-before the verb.
+`--name=VALUE`, `-n VALUE`, `-nVALUE`, `-n=VALUE`, Go's `-name`, `--flag=false`, `-qf json`, and `--`. Global options
+come before the verb.
 """
 
 from __future__ import annotations

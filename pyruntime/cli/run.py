@@ -1,4 +1,6 @@
-"""`run` and `create`: bring a container up. Read beside runc:run.go, runc:create.go, runc:utils_linux.go:/^func startContainer/.
+"""`run` and `create`: bring a container up.
+
+Read beside runc:run.go, runc:create.go, runc:utils_linux.go:/^func startContainer/.
 
 Beyond runc: a bundle's directory in place of an ID (`run bundles/hello`; the ID is made from its name), and a command
 in place of config.json's (`run bundles/hello -- echo hi`).
@@ -96,7 +98,7 @@ def free_ids(bundle_path: str, root: str) -> Iterator[str]:
 
 
 def id_from_path(bundle_path: str) -> str:
-    """The last name of the path, with `-` for each character that an ID may not hold; "bundle" where nothing is left."""
+    """The path's last name, with `-` for each character that an ID may not hold; "bundle" where nothing is left."""
     name = bundle_path.rstrip("/").rpartition("/")[2]
     if name in ("", ".", ".."):
         # The name is elsewhere: behind a chdir, which tells it.

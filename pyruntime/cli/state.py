@@ -15,19 +15,11 @@ if TYPE_CHECKING:
 
 def state(call: Call) -> int:
     """Print the state with runc's keys, order and indentation."""
-    emit(indented(container.state(call.operands[0], root=call.settings["root"])) + "\n")
+    found = container.state(call.operands[0], root=call.settings["root"])
+    emit(encode(without_empty_annotations(found), indent="  ") + "\n")
     return 0
 
 
-def indented(found: dict[str, Any]) -> str:
-    """The state as Go's json.MarshalIndent prints it; empty annotations are left out, as runc leaves them out."""
-    lines = []
-    for key, value in found.items():
-        if key == "annotations":
-            if not value:
-                continue
-            inside = ",\n".join(f"    {encode(name)}: {encode(text)}" for name, text in value.items())
-            lines.append(f'  "annotations": {{\n{inside}\n  }}')
-        else:
-            lines.append(f"  {encode(key)}: {encode(value)}")
-    return "{\n" + ",\n".join(lines) + "\n}"
+def without_empty_annotations(found: dict[str, Any]) -> dict[str, Any]:
+    """The state as runc prints it: no `annotations` where there are none."""
+    return {key: value for key, value in found.items() if value or key != "annotations"}

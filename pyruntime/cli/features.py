@@ -1,0 +1,52 @@
+"""`features`: what this runtime knows and serves, as JSON (runtime-spec: features.md, features-linux.md).
+
+The spec wants it to be independent of the host: what the kernel at hand can do is another question. Every list comes
+from the table that serves it, so that none can promise what is not there. Read beside runc:features.go.
+"""
+
+from __future__ import annotations
+
+from pyruntime.cli import emit
+from pyruntime.jsontext import encode
+from pyruntime.linux.caps import CAPABILITIES
+from pyruntime.plan.mounts import OPTIONS, PROPAGATION, RECURSIVE
+from pyruntime.plan.namespaces import KINDS
+from pyruntime.version import SPEC_VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyruntime.cli.parse import Call
+
+OLDEST_SPEC_VERSION = "1.0.0"
+COPY_UP = "tmpcopyup"  # not a flag of the kernel's, so in none of the tables
+
+
+def features(call: Call) -> int:
+    """Print the features structure, indented as runc indents it."""
+    emit(encode(structure(), indent="    ") + "\n")
+    return 0
+
+
+def structure() -> dict[str, Any]:
+    """The features structure (features.md). An empty list says that none is known, which null would not."""
+    return {
+        "ociVersionMin": OLDEST_SPEC_VERSION,
+        "ociVersionMax": SPEC_VERSION,
+        "hooks": [],
+        "mountOptions": sorted((*OPTIONS, *PROPAGATION, *RECURSIVE, COPY_UP)),
+        "linux": {
+            "namespaces": sorted(KINDS),
+            "capabilities": list(CAPABILITIES),
+            "cgroup": {"v1": False, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+            "seccomp": {"enabled": False},
+            "apparmor": {"enabled": False},
+            "selinux": {"enabled": False},
+            "memoryPolicy": {"modes": [], "flags": []},
+            "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
+            "mountExtensions": {"idmap": {"enabled": False}},
+            "netDevices": {"enabled": False},
+        },
+        "potentiallyUnsafeConfigAnnotations": [],
+    }

@@ -1,0 +1,75 @@
+"""The long texts of help. A line with \\b keeps the paragraph after it as it is laid out (click's convention)."""
+
+from __future__ import annotations
+
+PROGRAM = """\
+Run OCI containers: a bundle is a directory with a config.json and a root filesystem.
+
+\b
+  pyruntime spec                           write a config.json to begin with
+  sudo pyruntime run BUNDLE                run it; the ID is made from its name
+  sudo pyruntime run -b BUNDLE ID          the same, with an ID of your own
+  sudo pyruntime run BUNDLE -- echo hi     run another command in it
+  pyruntime plan BUNDLE                    see what run would do, and do nothing
+
+The commands, their options and what they print are runc's, so whatever drives runc can drive pyruntime.
+Global options go before the command.
+"""
+
+_BUNDLE_OR_ID = """\
+ID is the container's name: letters, digits and _ + - . in any order. Where --bundle is not given, the current
+directory is the bundle. If it is not one, or if there is a slash in what you give, it is taken for the bundle's
+directory, and the ID is made from that directory's name: hello, or hello-2 if there is a hello already.
+
+What follows `--` runs in place of process.args of config.json.
+"""
+
+VERBS = {
+    "create": f"""\
+Create a container. It waits, with everything set up, for `pyruntime start` to let its program run.
+
+{_BUNDLE_OR_ID}
+An ID that was made up is printed.
+""",
+    "run": f"""\
+Create a container and run its program. Without --detach it ends when the program ends, with the same exit status
+(128 + N if signal N ended it), hands on the signals it gets, and deletes the container.
+
+{_BUNDLE_OR_ID}
+With --detach, an ID that was made up is printed.
+""",
+    "start": "Let the program of a created container run.",
+    "state": """\
+Print a container's state as JSON: ociVersion, id, pid, status, bundle, rootfs, created, annotations, owner.
+
+Its status is creating, created, running, paused or stopped; the pid of a stopped container is 0.
+""",
+    "kill": """\
+Send a signal to a container's first process: SIGTERM, or the one given as TERM, SIGTERM, 15 or RTMIN+1.
+
+A program that is its namespace's process 1 and has no handler for a signal never gets it from outside either,
+except KILL and STOP: see pid_namespaces(7).
+""",
+    "delete": """\
+Delete what is left of a stopped container: its state, its cgroup. A created container is killed first.
+
+With --force a running one is killed first, too, and an unknown ID is no error.
+""",
+    "spec": """\
+Write a config.json to begin with: it runs sh in ./rootfs, read-only. An existing file is never overwritten.
+
+\b
+  mkdir -p demo/rootfs && cd demo
+  (put a root filesystem into rootfs)
+  pyruntime spec
+  sudo pyruntime run demo
+""",
+    "plan": """\
+Print every step that `run` would do, in order, with what it is for and the place in config.json that asks for it.
+
+Nothing is done, and root is not needed.
+""",
+    "features": """\
+Print as JSON what this runtime knows and serves, whatever the kernel allows (runtime-spec: features.md).
+""",
+}

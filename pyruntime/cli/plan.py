@@ -1,0 +1,97 @@
+"""`plan BUNDLE`: print every step that `run` would do, and do none of them. runc has no counterpart.
+
+For people who want to learn what a container is made of, and for those who want to know what a change of config.json
+changes: the text is stable, so two of them can be compared with diff.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyruntime import container
+from pyruntime.cli import emit
+from pyruntime.cli.run import id_from_path
+from pyruntime.errors import UsageError
+from pyruntime.jsontext import encode
+from pyruntime.plan.step import CGROUP, NAMESPACES, PARENT, PHASES, PROCESS, ROOTFS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyruntime.cli.parse import Call
+    from pyruntime.plan.step import Plan, Step
+
+HEADINGS = {
+    CGROUP: "before there is a process: the limits it is born into",
+    NAMESPACES: "the clone: which views of the system are new, which are shared",
+    PARENT: "from outside, while the new process waits",
+    ROOTFS: "inside, while the host's files are still in sight: build the container's file system",
+    PROCESS: "inside, with the host out of sight: become the container's program",
+}
+TEXT_WIDTH = 64  # beyond it a step's place in config.json moves on the next line
+BOLD, DIM, PLAIN = "\033[1m", "\033[2m", "\033[0m"
+
+
+def plan(call: Call) -> int:
+    """Print the plan as text or JSON."""
+    bundle_path, id = _what(call)
+    settings = call.settings
+    call.subject = id
+    found = container.plan_bundle(bundle_path, id, root=settings["root"], args=call.args)
+    if call.options["format"] == "json":
+        emit(encode(as_json(found, bundle_path, id), indent="  ") + "\n")
+    else:
+        emit(as_text(found, bundle_path, id, colour=_has_colours()))
+    return 0
+
+
+def _what(call: Call) -> tuple[str, str]:
+    """The bundle's directory and the container's ID. Raises UsageError where two bundles are named."""
+    bundle_path = call.options["bundle"]
+    if call.operands:
+        if bundle_path:
+            raise UsageError(f"--bundle names a bundle already: {call.operands[0]!r} is one too many")
+        bundle_path = call.operands[0]
+    return bundle_path or ".", call.options["id"] or id_from_path(bundle_path or ".")
+
+
+def as_json(found: Plan, bundle_path: str, id: str) -> dict[str, Any]:
+    """The plan as JSON values: the steps in order, each with all of its operands."""
+    return {"id": id, "bundle": bundle_path, "steps": [step.as_dict() for step in found]}
+
+
+def as_text(found: Plan, bundle_path: str, id: str, *, colour: bool = False) -> str:
+    """The plan for a person: a paragraph a phase, each step with its place in config.json, each purpose said once."""
+    bold, dim, plain = (BOLD, DIM, PLAIN) if colour else ("", "", "")
+    count = len(found.steps)
+    lines = [f"{bold}Plan of {id}{plain}: {count} steps from {bundle_path}/config.json; none of them is done.", ""]
+    number = 0
+    for phase in PHASES:
+        steps = found.phase(phase)
+        if not steps:
+            continue
+        lines.append(f"{bold}{phase}{plain}: {HEADINGS[phase]}")
+        why = ""
+        for step in steps:
+            if step.why != why:
+                why = step.why
+                lines.append(f"       {dim}# {why}{plain}")
+            number += 1
+            lines += _step_lines(number, step, dim, plain)
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _step_lines(number: int, step: Step, dim: str, plain: str) -> list[str]:
+    text = step.text()
+    place = f"{dim}{step.where.removeprefix('config.json#')}{plain}"
+    if len(text) > TEXT_WIDTH:
+        return [f"  {number:3}  {text}", " " * (7 + TEXT_WIDTH + 2) + place]
+    return [f"  {number:3}  {text:{TEXT_WIDTH}}  {place}"]
+
+
+def _has_colours() -> bool:
+    """Colours are for terminals whose user did not turn them off (no-color.org)."""
+    environment = posix.environ
+    return posix.isatty(1) and not environment.get(b"NO_COLOR") and environment.get(b"TERM", b"dumb") != b"dumb"
