@@ -55,8 +55,10 @@ class Cgroup:
         for directory in reversed(self.made):
             try:
                 posix.rmdir(directory)
+            except FileNotFoundError:
+                continue
             except OSError:
-                break  # gone with the container's own, or another container has moved in meanwhile
+                break  # another container has moved in meanwhile
         self.made.clear()
 
     def open_fd(self) -> int:
