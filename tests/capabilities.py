@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from scripts.lib.steps import v2_mount
+
 CONTROLLERS = ("cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma")
 
 
@@ -32,15 +34,6 @@ def root() -> str:
     with tempfile.TemporaryDirectory() as target:
         script = 'mount -t tmpfs none "$1"'
         return attempt("unshare", "--mount", "--pid", "--fork", "--uts", "--net", "sh", "-c", script, "sh", target)
-
-
-def v2_mount() -> str:
-    """Where cgroup v2 is mounted (beside v1 on a hybrid host), or "". See cgroups(7)."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _source, target, fstype, *_rest = line.split()
-        if fstype == "cgroup2":
-            return target
-    return ""
 
 
 def cgroup2() -> str:
@@ -65,11 +58,9 @@ def controller(name: str) -> str:
     if name not in there:
         return f"the cgroup v2 hierarchy at {top} has only: {' '.join(there) or 'no controllers'}"
     switch = top / "cgroup.subtree_control"
-    if name in switch.read_text().split():
-        return ""
     try:
+        # Never switched off again: that would take the limits from every container that runs meanwhile.
         switch.write_text(f"+{name}")
-        switch.write_text(f"-{name}")
     except OSError as error:
         return f"+{name} > {switch}: {error.strerror}"
     return ""

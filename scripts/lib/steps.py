@@ -54,6 +54,15 @@ def cache_path() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "pyruntime")
 
 
+def v2_mount() -> str:
+    """Where cgroup v2 is mounted (beside v1 on a hybrid host), or "". See cgroups(7)."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _source, target, fstype, *_rest = line.split()
+        if fstype == "cgroup2" and Path(target, "cgroup.controllers").exists():  # else another mount covers it
+            return target
+    return ""
+
+
 def digest(parts: Iterable[str | bytes | Path]) -> str:
     """A short checksum over texts and the contents of files, to know whether something is still what it was made from."""
     total = hashlib.sha256()
