@@ -1,7 +1,7 @@
 """The shape of config.json for the type checker: runtime-spec 1.3, Linux.
 
 Never imported at run time (`typing` costs 5 ms): a Spec is the JSON itself, and import this under TYPE_CHECKING only.
-Keys are spelt as in the file. What `spec.schema` checks when a config is loaded is the same list; a test compares them.
+Keys are spelt as in the file. What `spec.schema` checks when a config is loaded is the same list: a test compares them.
 All keys are optional to the type checker; which are required says the schema.
 
 Read beside runtime-spec specs-go/config.go, config.md and config-linux.md.

@@ -63,12 +63,12 @@ def test_text_that_is_no_config(tmp_path: Path, data: bytes, sentence: str) -> N
 
 
 def test_missing_bundle(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the bundle '.*/none' does not exist"):
+    with pytest.raises(ConfigError, match=r"the bundle '.*/none' does not exist"):
         load.load(str(tmp_path / "none"))
 
 
 def test_bundle_without_config(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is none in the bundle .*pyruntime spec"):
+    with pytest.raises(ConfigError, match=r"there is none in the bundle .*pyruntime spec"):
         load.load(str(tmp_path))
 
 
@@ -80,7 +80,7 @@ def test_bundle_that_is_a_file(tmp_path: Path) -> None:
 
 def test_config_that_is_a_directory(tmp_path: Path) -> None:
     (tmp_path / "config.json").mkdir()
-    with pytest.raises(ConfigError, match="config.json' is a directory, not a regular file"):
+    with pytest.raises(ConfigError, match=r"config.json' is a directory, not a regular file"):
         load.load(str(tmp_path))
 
 

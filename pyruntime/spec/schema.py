@@ -1,0 +1,502 @@
+"""The schema of config.json as a table: which keys there are, what their values look like, which are not served yet.
+
+What one value alone cannot tell is checked in spec.validate. The table is text because text costs next to nothing to
+import; a row is read when a config has its key, so that a plain config does not pay for what it does not use. Places
+(JSON pointers) are put together on the way out, by each container that a Finding passes: sound values pay nothing.
+
+Read beside runtime-spec specs-go/config.go and schema/*.json; the bounds are the kernel's where the spec has none.
+"""
+
+from __future__ import annotations
+
+from pyruntime import jsontext
+from pyruntime.errors import ConfigError, Error, UnsupportedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Check = Callable[[object], Sequence["Finding"]]
+
+# One block a JSON object, named as its TypedDict in spec.types (a test compares the keys). A row is a key (with ! if
+# required) and the kind of its value: a name in NAMED or FORMS; 1..9, a whole number within; a|b, one of these strings;
+# [kind], an array, and [kind]+, one that is not empty; {form=kind}, any keys of that form; Name, another block;
+# v1:kind and other:platform, ignored with a warning; later, refused unless empty; never, refused. A row * refused says
+# that unknown keys are refused, too. Device numbers have 12 and 20 bits inside the kernel, a umask has 9.
+TABLE = """
+Spec
+  ociVersion!              version
+  process!                 Process
+  root!                    Root
+  hostname                 utsname
+  domainname               utsname
+  mounts                   [Mount]
+  hooks                    Hooks
+  annotations              {filled=text}
+  linux                    Linux
+  solaris                  other:Solaris
+  windows                  other:Windows
+  vm                       other:virtual-machines
+  zos                      other:z/OS
+  freebsd                  other:FreeBSD
+
+Root
+  path!                    filled
+  readonly                 flag
+
+Mount
+  destination!             filled
+  type                     text
+  source                   text
+  options                  [text]
+  uidMappings              later
+  gidMappings              later
+
+Process
+  terminal                 flag
+  consoleSize              ConsoleSize
+  user                     User
+  args!                    [text]+
+  env                      [assignment]
+  cwd!                     path
+  capabilities             Capabilities
+  rlimits                  [Rlimit]
+  noNewPrivileges          flag
+  apparmorProfile          later
+  oomScoreAdj              -1000..1000
+  scheduler                never
+  selinuxLabel             later
+  ioPriority               never
+  execCPUAffinity          later
+  commandLine              other:Windows
+
+ConsoleSize
+  height!                  u16
+  width!                   u16
+
+User
+  uid                      id
+  gid                      id
+  umask                    0..511
+  additionalGids           [id]
+  username                 other:Windows
+
+Capabilities
+  bounding                 [text]
+  effective                [text]
+  inheritable              [text]
+  permitted                [text]
+  ambient                  [text]
+
+Rlimit
+  type!                    rlimit
+  soft!                    u64
+  hard!                    u64
+
+Hooks
+  prestart                 later
+  createRuntime            later
+  createContainer          later
+  startContainer           later
+  poststart                later
+  poststop                 later
+
+Linux
+  uidMappings              [IDMapping]
+  gidMappings              [IDMapping]
+  sysctl                   {filled=text}
+  resources                Resources
+  cgroupsPath              text
+  namespaces               [Namespace]
+  devices                  [Device]
+  netDevices               later
+  seccomp                  later
+  rootfsPropagation        |private|rprivate|shared|rshared|slave|rslave|unbindable|runbindable
+  maskedPaths              [path]
+  readonlyPaths            [path]
+  mountLabel               later
+  intelRdt                 never
+  memoryPolicy             never
+  personality              Personality
+  timeOffsets              TimeOffsets
+
+IDMapping
+  containerID!             id
+  hostID!                  id
+  size!                    1..4294967295
+
+Namespace
+  type!                    pid|network|mount|ipc|uts|user|cgroup|time
+  path                     path?
+
+Device
+  type!                    c|b|u|p
+  path!                    path
+  major                    0..4095
+  minor                    0..1048575
+  fileMode                 u32
+  uid                      id
+  gid                      id
+
+Personality
+  domain!                  LINUX|LINUX32
+  flags                    later
+
+TimeOffsets
+  *                        refused
+  monotonic                TimeOffset
+  boottime                 TimeOffset
+
+TimeOffset
+  secs                     i64
+  nanosecs                 0..999999999
+
+Resources
+  devices                  [DeviceRule]
+  memory                   Memory
+  cpu                      CPU
+  pids                     Pids
+  blockIO                  BlockIO
+  hugepageLimits           [HugepageLimit]
+  network                  Network
+  rdma                     {word=Rdma}
+  unified                  {filled=text}
+
+DeviceRule
+  allow!                   flag
+  type                     |a|b|c
+  major                    -1..4095
+  minor                    -1..1048575
+  access!                  text
+
+Memory
+  limit                    i64
+  reservation              i64
+  swap                     i64
+  kernel                   v1:i64
+  kernelTCP                v1:i64
+  swappiness               v1:u64
+  disableOOMKiller         v1:flag
+  useHierarchy             v1:flag
+  checkBeforeUpdate        flag
+
+CPU
+  shares                   u64
+  quota                    i64
+  burst                    u64
+  period                   u64
+  realtimeRuntime          v1:i64
+  realtimePeriod           v1:u64
+  cpus                     text
+  mems                     text
+  idle                     0..1
+
+Pids
+  limit                    i64
+
+BlockIO
+  weight                   u16
+  leafWeight               v1:u16
+  weightDevice             [WeightDevice]
+  throttleReadBpsDevice    [ThrottleDevice]
+  throttleWriteBpsDevice   [ThrottleDevice]
+  throttleReadIOPSDevice   [ThrottleDevice]
+  throttleWriteIOPSDevice  [ThrottleDevice]
+
+WeightDevice
+  major!                   0..4095
+  minor!                   0..1048575
+  weight                   u16
+  leafWeight               v1:u16
+
+ThrottleDevice
+  major!                   0..4095
+  minor!                   0..1048575
+  rate!                    u64
+
+HugepageLimit
+  pageSize!                text
+  limit!                   u64
+
+Network
+  classID                  v1:u32
+  priorities               v1:[InterfacePriority]
+
+InterfacePriority
+  name!                    text
+  priority!                u32
+
+Rdma
+  hcaHandles               u32
+  hcaObjects               u32
+"""
+BLOCKS = {block.split(None, 1)[0]: block for block in TABLE.split("\n\n")}
+
+# What "rlimit" may be: getrlimit(2).
+RLIMITS = "AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK"
+
+
+class Finding:
+    """What is to be said about one place in config.json: an Error to raise or, without an `error`, a warning."""
+
+    __slots__ = ("error", "hint", "message", "path")
+
+    def __init__(
+        self, error: type[Error] | None, message: str, path: tuple[str | int, ...] = (), *, hint: str = ""
+    ) -> None:
+        self.error = error
+        self.message = message
+        self.path = path
+        self.hint = hint
+
+    def where(self) -> str:
+        """The place: the file's name and a JSON pointer (RFC 6901)."""
+        keys = (str(key).replace("~", "~0").replace("/", "~1") for key in self.path)
+        return "config.json#" + "".join(f"/{key}" for key in keys)
+
+
+def check(value: object, kind: str) -> Sequence[Finding]:
+    """What is wrong with a value of that kind, or to be warned of; nothing, as a rule. Places are relative to it."""
+    return (_made.get(kind) or _make(kind))(value)
+
+
+def members(name: str) -> tuple[dict[str, str], list[str]]:
+    """The keys of a block with their kinds, and those that are required."""
+    words = BLOCKS[name].split()
+    kinds = dict(zip(words[1::2], words[2::2], strict=True))
+    required = [key[:-1] for key in kinds if key[-1] == "!"]
+    for key in required:
+        kinds[key] = kinds.pop(f"{key}!")
+    return kinds, required
+
+
+_made: dict[str, Check] = {}
+
+
+def _make(kind: str) -> Check:
+    """The check of a kind, made when the first value of that kind is met."""
+    made = _named(kind)
+    _made[kind] = made
+    return made
+
+
+def _named(kind: str) -> Check:
+    first, _, rest = kind.partition(":")
+    if kind[0] == "[":
+        return _array(kind.strip("[]+"), nonempty=kind[-1] == "+")
+    if kind[0] == "{":
+        return _map(*kind[1:-1].split("="))
+    if ".." in kind:
+        return _number(*map(int, kind.split("..")))
+    if "|" in kind:
+        return _choice(kind.split("|"))
+    if kind in BLOCKS:
+        return _object(kind)
+    if first == "v1":
+        return _ignored(rest, "it is for cgroup v1, and cgroup v2 has nothing like it")
+    if first == "other":
+        return _ignored("any", f"it is for {rest.replace('-', ' ')}")
+    return NAMED[kind]() if kind in NAMED else _text(FORMS[kind])
+
+
+def _wrong(value: object, wanted: str) -> list[Finding]:
+    return [Finding(ConfigError, f"must be {wanted}, not {_shown(value)}")]
+
+
+def _shown(value: object) -> str:
+    """A JSON value in a sentence."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "an array"
+    try:
+        text = jsontext.encode(value)
+    except (TypeError, ValueError):  # given by a program, not read from a file
+        return f"a Python {type(value).__name__}"
+    return f"{'the string ' if isinstance(value, str) else ''}{text if len(text) < 80 else text[:76] + '...'}"
+
+
+def _within(key: str | int, findings: Sequence[Finding]) -> Sequence[Finding]:
+    """The findings of a member, placed within its container."""
+    for finding in findings:
+        finding.path = (key, *finding.path)
+    return findings
+
+
+# The kinds. Each function returns a check: value -> findings.
+
+
+def _flag() -> Check:
+    """true or false; 0 and 1 are not."""
+    return lambda value: () if value is True or value is False else _wrong(value, "true or false")
+
+
+def _number(least: int, greatest: int) -> Check:
+    """An integer within bounds. As in Go 1.0 and 1e3 are none; Python's True would be one."""
+
+    def check_number(value: object) -> Sequence[Finding]:
+        if type(value) is int and least <= value <= greatest:
+            return ()
+        return _wrong(value, f"a whole number from {least} to {greatest}")
+
+    return check_number
+
+
+def _text(form: Callable[[str], str] | None) -> Check:
+    """A string that can be handed to the kernel. The form, if any, returns a complaint or ""."""
+
+    def check_text(value: object) -> Sequence[Finding]:
+        if type(value) is not str:
+            return _wrong(value, "a string")
+        complaint = "" if form is None else form(value)
+        if "\0" in value:
+            complaint = "has a NUL character, which no string of the kernel can hold"
+        elif not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            complaint = "has half of a surrogate pair, which is no character"
+        return [Finding(ConfigError, f"{complaint}: {_shown(value)}")] if complaint else ()
+
+    return check_text
+
+
+def _choice(names: list[str]) -> Check:
+    """One of a few strings."""
+
+    def check_choice(value: object) -> Sequence[Finding]:
+        if value in names:
+            return ()
+        return _wrong(value, f"one of {', '.join(filter(None, names))}")
+
+    return check_choice
+
+
+def _array(item: str, nonempty: bool) -> Check:
+    """Values of one kind."""
+
+    def check_array(value: object) -> Sequence[Finding]:
+        if type(value) is not list:
+            return _wrong(value, "an array")
+        if nonempty and not value:
+            return [Finding(ConfigError, "must not be empty")]
+        found: list[Finding] = []
+        check_item = _made.get(item) or _make(item)
+        for index, entry in enumerate(value):
+            if inside := check_item(entry):
+                found += _within(index, inside)
+        return found
+
+    return check_array
+
+
+def _map(form: str, item: str) -> Check:
+    """Any keys of a form, all values of one kind."""
+
+    def check_map(value: object) -> Sequence[Finding]:
+        if type(value) is not dict:
+            return _wrong(value, "an object")
+        found: list[Finding] = []
+        for key, entry in value.items():
+            in_key = check(key, form)
+            for finding in in_key:
+                finding.message = f"the key {finding.message}"
+            found += _within(key, [*in_key, *check(entry, item)])
+        return found
+
+    return check_map
+
+
+def _object(name: str) -> Check:
+    """The keys of a block. An unknown key is a warning, as runc ignores it; an error if the block is closed."""
+    kinds, required = members(name)
+    closed = kinds.pop("*", "") == "refused"
+
+    def check_object(value: object) -> Sequence[Finding]:
+        if type(value) is not dict:
+            return _wrong(value, "an object")
+        found: list[Finding] = []
+        for key, entry in value.items():
+            kind = kinds.get(key)
+            if kind is None:
+                found.append(unknown(key))
+            elif inside := (_made.get(kind) or _make(kind))(entry):
+                found += _within(key, inside)
+        for key in required:
+            if key not in value:
+                found.append(Finding(ConfigError, f"the key {key} is missing"))
+        return found
+
+    def unknown(key: str) -> Finding:
+        if closed:
+            return Finding(ConfigError, f"unknown key; there are only {', '.join(kinds)}", (key,))
+        alike = [known for known in kinds if known.lower() == str(key).lower()]
+        return Finding(None, "unknown key, ignored", (key,), hint=f"did you mean {alike[0]}?" if alike else "")
+
+    return check_object
+
+
+def _unserved(unless_empty: bool) -> Check:
+    """A key that a later version will serve. What is empty asks for nothing, but for the keys where {} means much."""
+
+    def check_unserved(value: object) -> Sequence[Finding]:
+        if unless_empty and value in ("", [], {}):
+            return ()
+        return [Finding(UnsupportedError, "this version of pyruntime does not serve this key yet")]
+
+    return check_unserved
+
+
+def _ignored(kind: str, why: str) -> Check:
+    """A key without a meaning here. Its value is checked all the same; false and empty ask for nothing."""
+
+    def check_ignored(value: object) -> Sequence[Finding]:
+        found = check(value, kind)
+        if found or value is False or value in ("", [], {}):
+            return found
+        return [Finding(None, f"ignored: {why}")]
+
+    return check_ignored
+
+
+NAMED: dict[str, Callable[[], Check]] = {
+    "any": lambda: lambda _value: (),
+    "flag": _flag,
+    "text": lambda: _text(None),
+    "u16": lambda: _number(0, 2**16 - 1),
+    "u32": lambda: _number(0, 2**32 - 1),
+    "u64": lambda: _number(0, 2**64 - 1),
+    "i64": lambda: _number(-(2**63), 2**63 - 1),
+    "id": lambda: _number(0, 2**32 - 2),  # to setresuid(2) and chown(2) 2**32 - 1 is -1, "leave it as it is"
+    "rlimit": lambda: _choice([f"RLIMIT_{name}" for name in RLIMITS.split()]),
+    "later": lambda: _unserved(unless_empty=True),
+    "never": lambda: _unserved(unless_empty=False),
+}
+
+
+# The forms: what a string must look like besides.
+
+
+def _version(text: str) -> str:
+    """https://semver.org: MAJOR.MINOR.PATCH[-PRERELEASE][+BUILD]."""
+    rest, plus, build = text.partition("+")
+    core, dash, prerelease = rest.partition("-")
+    numbers = core.split(".")
+    sound = (
+        text.isascii()
+        and len(numbers) == 3
+        and all(number.isdigit() and (number == "0" or number[0] != "0") for number in numbers)
+        and (not dash or _identifiers(prerelease))
+        and (not plus or _identifiers(build))
+    )
+    return "" if sound else "must be a version of the form 1.2.3"
+
+
+def _identifiers(text: str) -> bool:
+    return all(word.replace("-", "a").isalnum() for word in text.split("."))
+
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "assignment": lambda text: "" if text.find("=") > 0 else "must be of the form NAME=VALUE",  # environ(7)
+    "filled": lambda text: "" if text else "must not be empty",
+    "path": lambda text: "" if text[:1] == "/" else "must be an absolute path",
+    "path?": lambda text: "" if text[:1] in ("/", "") else "must be an absolute path",
+    "utsname": lambda text: "" if len(text.encode(errors="replace")) <= 64 else "must not be longer than 64 bytes",
+    "version": _version,
+    "word": lambda text: "" if text.split() == [text] else "must be a name without blanks",
+}

@@ -1,0 +1,286 @@
+"""Is this Spec one that can be run: every problem, each with its place in config.json.
+
+`spec.schema` says what one value alone must look like. Here are the rules about values that depend on others, and the
+face of both. Rules run only on a config that the schema has found sound, so that they can trust its types.
+
+What only the system can tell (is there a rootfs, is that path a namespace) is found when it is used. Limits that are
+computed with are checked where they are: plan.resources, plan.mounts.
+
+Read beside runc:libcontainer/configs/validate/validator.go and runc:libcontainer/specconv/spec_linux.go.
+"""
+
+from __future__ import annotations
+
+from pyruntime.errors import ConfigError, Error, UnsupportedError
+from pyruntime.spec.schema import Finding, check
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyruntime.spec.types import IDMapping, Spec
+
+SPEC_MINOR = 3  # this runtime knows runtime-spec 1.0 to 1.3
+
+# capabilities(7), without the common "CAP_". A name that is not here is a warning (config.md#linux-process).
+CAPABILITIES = (
+    "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH "
+    "FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN "
+    "NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYS_ADMIN SYS_BOOT SYS_CHROOT "
+    "SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG SYSLOG WAKE_ALARM"
+)
+# The sysctls kernel.* that belong to an IPC namespace (ipc_namespaces(7)); fs.mqueue.* do, too.
+_IPC_SYSCTLS = "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced"
+
+
+def validate(spec: Spec) -> list[str]:
+    """Raise the first problem of the Spec, or return the warnings to be told: the same as `warnings`, for one price.
+
+    Raises ConfigError, or UnsupportedError for what this version does not serve.
+    """
+    told = []
+    for finding in findings(spec):
+        if finding.error is not None:
+            raise _as_error(finding)
+        told.append(_as_warning(finding))
+    return told
+
+
+def problems(spec: Spec) -> Iterator[Error]:
+    """Every problem of the Spec, unraised. Those between values are found when each value is sound by itself."""
+    return (_as_error(finding) for finding in findings(spec) if finding.error is not None)
+
+
+def warnings(spec: Spec) -> list[str]:
+    """What will be ignored or is doubtful, each a sentence with its place."""
+    return [_as_warning(finding) for finding in findings(spec) if finding.error is None]
+
+
+def findings(spec: Spec) -> list[Finding]:
+    """Problems and warnings together, in the order in which they are found."""
+    found = [*check(spec, "Spec")]
+    if all(finding.error is not ConfigError for finding in found):
+        joined: dict[str, str] = {}
+        for namespace in spec.get("linux", {}).get("namespaces", ()):
+            joined[namespace["type"]] = namespace.get("path", "")
+        for rule in RULES:
+            found += rule(spec, joined)
+    return found
+
+
+def _as_error(finding: Finding) -> Error:
+    error = finding.error or Error
+    return error(finding.message, where=finding.where(), hint=finding.hint)
+
+
+def _as_warning(finding: Finding) -> str:
+    return str(Error(finding.message, where=finding.where(), hint=finding.hint))
+
+
+# The rules. Each is given the Spec and its namespaces: {type: path to join, or "" for a new one}.
+
+
+def version(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config.md#specification-version: compatible within a major version."""
+    major, minor, _ = spec["ociVersion"].split(".", 2)
+    place = ("ociVersion",)
+    if major != "1":
+        yield Finding(UnsupportedError, f"runtime-spec {spec['ociVersion']} is not served, only 1.x", place)
+    elif int(minor) > SPEC_MINOR:
+        yield Finding(None, f"newer than 1.{SPEC_MINOR}, which this version knows: what is new is ignored", place)
+
+
+def namespaces(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config-linux.md#namespaces: none twice."""
+    entries = spec.get("linux", {}).get("namespaces", ())
+    if len(entries) == len(joined):
+        return
+    seen: dict[str, int] = {}
+    for index, namespace in enumerate(entries):
+        kind = namespace["type"]
+        if kind in seen:
+            message = f"a second {kind} namespace; the first is namespaces/{seen[kind]}"
+            yield Finding(ConfigError, message, ("linux", "namespaces", index, "type"))
+        seen.setdefault(kind, index)
+
+
+def names(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config.md#hostname. runc:validator.go:/^func uts/."""
+    for key, value in (("hostname", spec.get("hostname")), ("domainname", spec.get("domainname"))):
+        if value and "uts" not in joined:
+            yield Finding(ConfigError, "needs a uts namespace: it would be the host's name", (key,))
+
+
+def user_namespace(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config-linux.md#user-namespace-mappings, user_namespaces(7). runc:validator.go:/^func namespaces/."""
+    linux = spec.get("linux", {})
+    maps = {"uidMappings": linux.get("uidMappings", []), "gidMappings": linux.get("gidMappings", [])}
+    for key, mappings in maps.items():
+        place = ("linux", key)
+        if "user" not in joined:
+            if mappings:
+                yield Finding(ConfigError, "needs a user namespace, and linux.namespaces has none", place)
+        elif joined["user"]:
+            # containerd and CRI-O give both.
+            if mappings:
+                yield Finding(None, f"ignored: the user namespace {joined['user']} has its own mapping already", place)
+        elif not mappings:
+            yield Finding(ConfigError, f"a new user namespace needs {key}", ("linux",))
+        else:
+            yield from _overlaps(mappings, place)
+            if not _is_mapped(0, mappings):
+                yield Finding(ConfigError, "must map 0: the container is set up as its root", place)
+    if joined.get("user") == "":
+        yield from _user_is_mapped(spec, maps)
+
+
+def _overlaps(mappings: list[IDMapping], place: tuple[str | int, ...]) -> Iterator[Finding]:
+    """What the kernel answers with a bare EINVAL: ranges that overlap, on either side, or go beyond 32 bits."""
+    if len(mappings) > 340:
+        yield Finding(ConfigError, f"the kernel takes 340 ranges at most, not {len(mappings)}", place)
+    for side in ("containerID", "hostID"):
+        end, before = 0, 0
+        ranges = sorted((mapping[side], mapping["size"], index) for index, mapping in enumerate(mappings))
+        for first, size, index in ranges:
+            if first < end:
+                yield Finding(ConfigError, f"overlaps the range of entry {before}", (*place, index, side))
+            if first + size > 2**32 - 1:
+                yield Finding(ConfigError, "goes beyond the last ID, 4294967294", (*place, index, "size"))
+            end, before = first + size, index
+
+
+def _is_mapped(id: int, mappings: list[IDMapping]) -> bool:
+    return any(0 <= id - mapping["containerID"] < mapping["size"] for mapping in mappings)
+
+
+def _user_is_mapped(spec: Spec, maps: dict[str, list[IDMapping]]) -> Iterator[Finding]:
+    """An ID that is not mapped is EINVAL to setresuid(2), setresgid(2) and setgroups(2)."""
+    user = spec["process"].get("user", {})
+    place = ("process", "user")
+    ids: list[tuple[int, str, tuple[str | int, ...]]] = [
+        (user.get("uid", 0), "uidMappings", (*place, "uid")),
+        (user.get("gid", 0), "gidMappings", (*place, "gid")),
+    ]
+    for index, gid in enumerate(user.get("additionalGids", ())):
+        ids.append((gid, "gidMappings", (*place, "additionalGids", index)))
+    for id, key, where in ids:
+        if id and not _is_mapped(id, maps[key]):  # 0 was told of above
+            yield Finding(ConfigError, f"{id} is not mapped by linux.{key}", where)
+
+
+def clocks(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config-linux.md#offset-for-time-namespace: only a new time namespace can be offset (time_namespaces(7))."""
+    if not spec.get("linux", {}).get("timeOffsets"):
+        return
+    place = ("linux", "timeOffsets")
+    if "time" not in joined:
+        yield Finding(ConfigError, "needs a time namespace, and linux.namespaces has none", place)
+    elif joined["time"]:
+        yield Finding(
+            ConfigError, f"the clocks of the joined time namespace {joined['time']} are already running", place
+        )
+
+
+def sysctls(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """Only what belongs to a namespace of the container may be set. runc:validator.go:/^func sysctl/."""
+    for key in spec.get("linux", {}).get("sysctl", {}):
+        complaint = _sysctl_complaint(sysctl_path(key), joined)
+        if complaint:
+            yield Finding(ConfigError, complaint, ("linux", "sysctl", key))
+
+
+def sysctl_path(key: str) -> str:
+    """The file of a sysctl below /proc/sys. Whichever of '.' and '/' comes first separates, as sysctl.d(5) says.
+
+    "net.ipv4.conf.eno2/100.rp_filter" and "net/ipv4/conf/eno2.100/rp_filter" are both the latter.
+    """
+    dot, slash = key.find("."), key.find("/")
+    if slash == -1 or -1 < dot < slash:
+        return key.translate({ord("."): "/", ord("/"): "."})
+    return key
+
+
+def _sysctl_complaint(path: str, joined: dict[str, str]) -> str:
+    if "/" not in path or any(part in ("", ".", "..") for part in path.split("/")):
+        return "not the name of a sysctl"
+    area, _, name = path.partition("/")
+    if area == "net":
+        owner = "network"
+    elif path.startswith("fs/mqueue/") or (area == "kernel" and name in _IPC_SYSCTLS.split()):
+        owner = "ipc"
+    elif area == "user":
+        owner = "user"
+    elif path == "kernel/domainname":
+        owner = "uts"
+    elif path == "kernel/hostname":
+        return "set by the key hostname, not as a sysctl"
+    else:
+        return "not allowed: it belongs to no namespace, so it would change the host"
+    return "" if owner in joined else f"needs a {owner} namespace: it would change the host"
+
+
+def process(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config.md#posix-process."""
+    if not spec["process"]["args"][0]:
+        yield Finding(ConfigError, "the program to execute must not be empty", ("process", "args", 0))
+    seen: dict[str, int] = {}
+    for index, rlimit in enumerate(spec["process"].get("rlimits", ())):
+        place = ("process", "rlimits", index)
+        if rlimit["type"] in seen:
+            message = f"a second {rlimit['type']}; the first is rlimits/{seen[rlimit['type']]}"
+            yield Finding(ConfigError, message, (*place, "type"))
+        seen.setdefault(rlimit["type"], index)
+        if rlimit["soft"] > rlimit["hard"]:
+            yield Finding(ConfigError, f"above the hard limit: {rlimit['soft']} > {rlimit['hard']}", (*place, "soft"))
+
+
+def capabilities(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config.md#linux-process, capabilities(7): an unknown name is only a warning, but no set may outgrow its bound."""
+    sets = spec["process"].get("capabilities", {})
+    known = CAPABILITIES.split()
+    permitted, inheritable = sets.get("permitted", ()), sets.get("inheritable", ())
+    for key, names in sets.items():
+        for index, name in enumerate(names):  # type: ignore[arg-type, var-annotated]
+            place = ("process", "capabilities", key, index)
+            if name[:4] != "CAP_" or name[4:] not in known:
+                yield Finding(None, f"unknown capability {name}, ignored", place)
+            elif key == "effective" and name not in permitted:
+                yield Finding(ConfigError, f"{name} cannot be effective without being permitted", place)
+            elif key == "ambient" and not (name in permitted and name in inheritable):
+                yield Finding(None, f"{name} cannot be ambient without being permitted and inheritable, ignored", place)
+
+
+def mounts(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config.md#mounts. What the options mean is plan.mounts' matter."""
+    for index, mount in enumerate(spec.get("mounts", ())):
+        destination, options = mount["destination"], mount.get("options", ())
+        if destination[0] != "/":
+            message = f"not an absolute path, which is deprecated; taken as /{destination}"
+            yield Finding(None, message, ("mounts", index, "destination"))
+        if ".." in destination and ".." in destination.split("/"):
+            message = "has '..', which cannot leave the container's root"
+            yield Finding(None, message, ("mounts", index, "destination"))
+        if mount.get("type") == "bind" and "bind" not in options and "rbind" not in options:
+            hint = "a bind mount has bind or rbind among its options"
+            yield Finding(ConfigError, "no file system has the type bind", ("mounts", index, "type"), hint=hint)
+        for option in ("idmap", "ridmap"):
+            if option in options:
+                place = ("mounts", index, "options", [*options].index(option))
+                yield Finding(UnsupportedError, "this version of pyruntime does not serve idmapped mounts yet", place)
+
+
+def devices(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config-linux.md#devices: numbers are required unless the type is p."""
+    seen: dict[str, int] = {}
+    for index, device in enumerate(spec.get("linux", {}).get("devices", ())):
+        for key in ("major", "minor"):
+            if device["type"] != "p" and key not in device:
+                message = f"a device of type {device['type']} needs the key {key}"
+                yield Finding(ConfigError, message, ("linux", "devices", index))
+        if device["path"] in seen:
+            message = f"devices/{seen[device['path']]} is {device['path']}, too"
+            yield Finding(ConfigError, message, ("linux", "devices", index, "path"))
+        seen.setdefault(device["path"], index)
+
+
+RULES = (version, namespaces, names, user_namespace, clocks, sysctls, process, capabilities, mounts, devices)
