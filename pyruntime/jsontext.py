@@ -79,6 +79,8 @@ def _explain(text: str) -> str:
         json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         place = f"at line {error.lineno} column {error.colno}"
+        if error.msg.startswith("Unterminated string"):
+            return f"the text ends inside the string that starts {place}"
         if error.pos >= len(text.rstrip(BLANKS)):
             return f"the text ends too early, {place}: {error.msg}"
         return f"not JSON {place}: {error.msg}"

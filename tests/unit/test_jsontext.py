@@ -55,6 +55,7 @@ def test_decode_refuses_what_json_refuses(text: str) -> None:
         ('\n\n{"a": 01}', "line 3 column 8"),
         ('{"a": [1, 2', "ends too early, at line 1 column 12"),
         ('{\n "a"', "ends too early, at line 2 column 5"),
+        ('{\n "a": "b', "ends inside the string that starts at line 2 column 7"),
         ("{", "ends too early, at line 1 column 2"),
     ],
 )
