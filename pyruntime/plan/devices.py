@@ -49,8 +49,13 @@ def effective_rules(entries: list[DeviceRule], own_paths: set[str]) -> tuple[boo
     for index, entry in enumerate(entries):
         emulator.apply(entry["allow"], _rule(entry, f"{PLACE}/{index}"), f"{PLACE}/{index}")
     for path, rule in DEFAULT_RULES:
-        if path not in own_paths or not path:
+        if path in own_paths:
+            continue
+        try:
             emulator.apply(True, rule, PLACE)
+        except ConfigError as error:
+            error.hint = "every container is allowed this device: deny the others by name"
+            raise
     return emulator.default_allow, emulator.rules()
 
 
