@@ -1,0 +1,123 @@
+"""Every number of linux/constants.py and linux/caps.py is what the kernel's headers say."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from pyruntime.linux import caps, constants
+from tests.abi import headers
+
+pytestmark = pytest.mark.needs("gcc")
+
+# Header (after the one it depends on) -> the families of names that it defines. One program each: linux/mount.h and
+# sys/mount.h, for one, exclude each other.
+FAMILIES = {
+    "fcntl.h linux/mount.h": "MS_ OPEN_TREE_ MOVE_MOUNT_ FSOPEN_ FSMOUNT_ FSCONFIG_ MOUNT_ATTR_",
+    "sys/mount.h": "MNT_ UMOUNT_",
+    "linux/fcntl.h": "O_ AT_ F_",
+    "linux/openat2.h": "RESOLVE_",
+    "linux/close_range.h": "CLOSE_RANGE_",
+    "linux/memfd.h": "MFD_",
+    "sys/stat.h": "S_IF",
+    "linux/magic.h": (
+        "BPF_FS_MAGIC CGROUP_SUPER_MAGIC CGROUP2_SUPER_MAGIC DEVPTS_SUPER_MAGIC NSFS_MAGIC OVERLAYFS_SUPER_MAGIC "
+        "PROC_SUPER_MAGIC RAMFS_MAGIC SYSFS_MAGIC TMPFS_MAGIC"
+    ),
+    "linux/sched.h": "CLONE_",
+    "linux/prctl.h": "PR_",
+    "linux/securebits.h": "SECBIT_",
+    "linux/capability.h": "_LINUX_CAPABILITY_VERSION_3",
+    "linux/personality.h": "PER_",
+    "signal.h": "SIG",
+    "linux/signalfd.h": "SFD_",
+    "linux/resource.h": "RLIMIT_ RLIM_",
+    "linux/keyctl.h": "KEY_ KEYCTL_",
+    "sys/ioctl.h": "TIOC",
+    "linux/nsfs.h": "NS_",
+    "linux/sockios.h": "SIOC",
+    "linux/if.h": "IFNAMSIZ IFF_",
+    "sys/socket.h": "AF_ SOCK_",
+    "linux/bpf.h": "BPF_",
+}
+# Enumerators, which #ifdef does not see.
+ENUMERATORS = ("FSCONFIG_", "PER_", "BPF_MAP_", "BPF_PROG_", "BPF_OBJ_", "BPF_CGROUP_", "BPF_DEVCG_")
+# Younger than the headers of the oldest system that the tests run on (Debian 12: Linux 6.1).
+SINCE = {
+    "F_SEAL_EXEC": (6, 3),
+    "MFD_EXEC": (6, 3),
+    "MFD_NOEXEC_SEAL": (6, 3),
+    "MOVE_MOUNT_BENEATH": (6, 5),
+}
+FULL_WORD = 2**64
+
+
+def names_of(header: str) -> list[str]:
+    """The constants that a header has to answer for: each belongs to the longest family that begins its name."""
+    families = {family: at for at, listed in FAMILIES.items() for family in listed.split()}
+    names = []
+    for name, value in vars(constants).items():
+        if type(value) is int and not name.startswith("SYS_"):
+            known = [family for family in families if name.startswith(family)]
+            assert known, f"{name}: no header is named for it in this test"
+            if families[max(known, key=len)] == header:
+                names.append(name)
+    return names
+
+
+def header_version(folder: Path) -> tuple[int, int]:
+    found = headers.values(folder, ["linux/version.h"], {"LINUX_VERSION_CODE": "LINUX_VERSION_CODE"})
+    code = found["LINUX_VERSION_CODE"]
+    return code >> 16, code >> 8 & 0xFF
+
+
+@pytest.mark.parametrize("header", FAMILIES)
+def test_constants_are_those_of_the_header(header: str, tmp_path: Path) -> None:
+    names = names_of(header)
+    assert names, "a header that answers for nothing"
+    asked = {name: f"0 + {name}" if name.startswith(ENUMERATORS) else name for name in names}
+    said = headers.values(tmp_path, header.split(), asked)
+    assert said == {name: getattr(constants, name) % FULL_WORD for name in said}
+    absent = set(names) - said.keys()
+    assert all(SINCE.get(name, (0, 0)) > header_version(tmp_path) for name in absent), absent
+
+
+def numbers_of(*machines: str) -> dict[str, int]:
+    """The system call numbers in the branch of constants.py that is for these machines, and those for all."""
+    numbers: dict[str, int] = {}
+
+    def collect(body: list[ast.stmt]) -> None:
+        for node in body:
+            if isinstance(node, ast.If):
+                named = {leaf.value for leaf in ast.walk(node.test) if isinstance(leaf, ast.Constant)}
+                collect(node.body if named & set(machines) else node.orelse)
+            elif isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])).startswith("SYS_"):
+                numbers[name] = ast.literal_eval(node.value)
+
+    collect(ast.parse(Path(constants.__file__).read_text()).body)
+    return numbers
+
+
+def test_system_call_numbers_of_this_machine(tmp_path: Path) -> None:
+    used = {name: value for name, value in vars(constants).items() if name.startswith("SYS_")}
+    said = headers.values(tmp_path, ["sys/syscall.h"], {name: name for name in used})
+    assert said == used
+
+
+def test_system_call_numbers_of_the_generic_table(tmp_path: Path) -> None:
+    """The table of arm64, riscv64 and loongarch64, which the headers of every machine carry."""
+    numbers = numbers_of("aarch64")
+    assert numbers.keys() == numbers_of("x86_64").keys()
+    (tmp_path / "generic.h").write_text("#define __ARCH_WANT_SYS_CLONE3\n#include <asm-generic/unistd.h>\n")
+    asked = {name: f"0 + __NR_{name.removeprefix('SYS_')}" for name in numbers}
+    assert headers.values(tmp_path, [f"{tmp_path}/generic.h"], asked) == numbers
+
+
+def test_capabilities(tmp_path: Path) -> None:
+    asked = {name: name for name in (*caps.CAPABILITIES, "CAP_LAST_CAP")}
+    said = headers.values(tmp_path, ["linux/capability.h"], asked)
+    last = said.pop("CAP_LAST_CAP")
+    assert said == {name: caps.CAPABILITIES[name] for name in said}
+    assert sorted(said.values()) == list(range(last + 1)), "the header has one that caps.py lacks"
