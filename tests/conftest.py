@@ -2,9 +2,9 @@
 
 `@pytest.mark.needs("root", "memory")`: the test is skipped where a capability (capabilities.py) is missing.
 
-PYRUNTIME_MUST_RUN=root,cgroup2,...  a missing one of these fails the test instead, and so does any other skip
-PYRUNTIME_DEFER=FILE                 tests whose gaps are all in PYRUNTIME_ELSEWHERE=cpu,memory,... are not run but listed
-                                     in FILE: scripts/test runs them in the place that has those
+PYRUNTIME_MUST_RUN=root,cgroup2,...  a missing one of these fails the test instead, as does any other skip
+PYRUNTIME_DEFER=FILE                 tests whose gaps are all in PYRUNTIME_ELSEWHERE=cpu,memory,... are not run but
+                                     listed in FILE: scripts/test runs them in the place that has those
 PYRUNTIME_REPORT=FILE                what passed, failed and was skipped, as JSON (scripts/test adds the places up)
 RUNTIME=runc                         the runtime under test; without it the one of this checkout
 """

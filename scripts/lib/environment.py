@@ -20,7 +20,7 @@ OLDEST = (3, 11)
 def distribution_python() -> Path:
     """The real path of the distribution's python3, such as /usr/bin/python3.11."""
     python = Path("/usr/bin/python3").resolve()
-    ask = [python, "-IS", "-c", "import sys; print(sys.version_info >= (%d, %d))" % OLDEST]
+    ask = [str(python), "-IS", "-c", f"import sys; print(sys.version_info >= {OLDEST})"]
     answer = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip() if python.exists() else ""
     if answer != "True":
         die(f"{python} must be Python {OLDEST[0]}.{OLDEST[1]} or newer (Debian 12, Ubuntu 24.04)")

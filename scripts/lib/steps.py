@@ -64,7 +64,7 @@ def v2_mount() -> str:
 
 
 def digest(parts: Iterable[str | bytes | Path]) -> str:
-    """A short checksum over texts and the contents of files, to know whether something is still what it was made from."""
+    """A short checksum over texts and the contents of files: is a thing still what it was made from?"""
     total = hashlib.sha256()
     for part in parts:
         content = part.read_bytes() if isinstance(part, Path) else part.encode() if isinstance(part, str) else part
@@ -79,7 +79,10 @@ def installed(package: str) -> bool:
 
 
 def need_packages(*packages: str, what_for: str, optional: bool = False) -> bool:
-    """Install what is missing of some Debian packages (root, with apt), or say what is missing; whether all are there."""
+    """Whether some Debian packages are there; as root those that are missing are installed first.
+
+    Leaves with the command to type if they cannot be had, unless they are optional.
+    """
     if not shutil.which("apt-get"):
         say(f"not a Debian or Ubuntu: expecting {' '.join(packages)}, or their like, for {what_for}")
         return False
@@ -90,8 +93,8 @@ def need_packages(*packages: str, what_for: str, optional: bool = False) -> bool
         say(f"installing {' '.join(missing)} with apt ({what_for})")
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
         install = ["apt-get", "install", "--yes", "--quiet", "--quiet", "--no-install-recommends", *missing]
-        # A package list that is too old, or not there at all, as on a new image, is the common cause of a first failure.
-        if call(install, quiet) == 0 or (call(["apt-get", "update", "--quiet"], quiet) == 0 and call(install, quiet) == 0):
+        # A new image has no package list, and an old one names versions that are gone.
+        if call(install, quiet) == 0 or call(["apt-get", "update", "-q"], quiet) + call(install, quiet) == 0:
             return True
     told = f"{what_for} needs the packages {' '.join(missing)}: sudo apt-get install {' '.join(missing)}"
     if not optional:

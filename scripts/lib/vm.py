@@ -21,8 +21,7 @@ from typing import IO, NamedTuple
 from scripts.lib.steps import CHECKOUT, clean_environment, die, need_packages
 
 # What a test that needs one of these finds in the machine, if it does not find it here (tests/capabilities.py).
-OFFERS = ("vm", "root", "cgroup2", "cpu", "cpuset", "io", "memory", "misc", "pids", "rdma", "userns", "timens", "idmap")
-OFFERS += ("CAP_SYS_RESOURCE",)
+OFFERS = "vm root cgroup2 cpu cpuset io memory misc pids rdma userns timens idmap CAP_SYS_RESOURCE".split()
 NOT_SENT = (".git", "__pycache__", ".*_cache", ".hypothesis", ".venv", "*.egg-info", "bundles/debian/rootfs")
 OUT_SIZE = 64 << 20
 MEMORY = "2G"
@@ -112,9 +111,10 @@ def boot_command(machine: Machine, root: Path, tree: Path, out: Path, scratch: P
         disks = [f"ubd0={scratch}/cow,{root}", f"ubd1r={tree}", f"ubd2={out}"]
         console = ["con0=null,fd:1", "con=null", f"uml_dir={scratch}/", f"umid={scratch.name}"]
         size = [f"mem={MEMORY}", f"ncpus={cpus}", "seccomp=on"]
-        return [str(machine.program), *size, *disks, *console, *guest, "root=/dev/ubda", "tree=/dev/ubdb", "out=/dev/ubdc"]
-    command = [str(machine.program), "-accel", "tcg", "-m", MEMORY, "-smp", "1", "-no-reboot", "-nographic", "-nodefaults"]
-    command += ["-serial", "stdio", "-nic", "none", "-cpu", "max"]
+        names = ["root=/dev/ubda", "tree=/dev/ubdb", "out=/dev/ubdc"]
+        return [str(machine.program), *size, *disks, *console, *guest, *names]
+    command = [str(machine.program), "-accel", "tcg", "-cpu", "max", "-m", MEMORY, "-smp", "1"]
+    command += ["-no-reboot", "-nodefaults", "-nographic", "-serial", "stdio", "-nic", "none"]
     for number, (disk, options) in enumerate(((root, ",snapshot=on"), (tree, ",readonly=on"), (out, ""))):
         command += ["-drive", f"file={disk},format=raw,if=none,id=d{number}{options}"]
         command += ["-device", f"nvme,drive=d{number},serial=d{number}"]
@@ -122,8 +122,16 @@ def boot_command(machine: Machine, root: Path, tree: Path, out: Path, scratch: P
     return [*command, "-kernel", str(machine.kernel), "-append", " ".join([*guest, *names])]
 
 
-def start(machine: Machine, root: Path, command: str, scratch: Path, output: IO[bytes], *, cpus: int = 1,
-          extra: Sequence[Path] = ()) -> subprocess.Popen[bytes]:
+def start(
+    machine: Machine,
+    root: Path,
+    command: str,
+    scratch: Path,
+    output: IO[bytes],
+    *,
+    cpus: int = 1,
+    extra: Sequence[Path] = (),
+) -> subprocess.Popen[bytes]:
     """Boot, run a shell command in a copy of the tree and power off; `scratch` keeps the disks meanwhile."""
     tree, out = scratch / "tree", scratch / "out"
     pack(command, tree, extra)
@@ -131,8 +139,9 @@ def start(machine: Machine, root: Path, command: str, scratch: Path, output: IO[
         file.truncate(OUT_SIZE)
     boot = boot_command(machine, root, tree, out, scratch, cpus)
     environment = clean_environment({"TMPDIR": str(scratch)})
-    return subprocess.Popen(boot, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
-                            start_new_session=True)
+    return subprocess.Popen(
+        boot, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+    )
 
 
 def finish(process: subprocess.Popen[bytes], scratch: Path, into: Path | None = None) -> int:
