@@ -211,7 +211,7 @@ _HINTS = {
     "clone3 EINVAL": "a kind of namespace that this kernel was built without, or flags that exclude each other",
     "clone3 ENOMEM": "perhaps not memory: the pid namespace that was joined has no init any more",
     "clone3 ENOSPC": "not the disk: /proc/sys/user/max_*_namespaces is reached, or namespaces are nested too deep",
-    "clone3 EOPNOTSUPP": "the cgroup is in a threaded or invalid domain: see its cgroup.type",
+    "clone3 ENOTSUP": "the cgroup is in a threaded or invalid domain: see its cgroup.type",
     "clone3 EPERM": "needs CAP_SYS_ADMIN; a user namespace may be forbidden by kernel.unprivileged_userns_clone, "
     "kernel.apparmor_restrict_unprivileged_userns, or because this process is in a chroot",
     "keyctl EDQUOT": "not the disk: this user's quota of keys, kernel.keys.maxkeys",
@@ -231,8 +231,8 @@ _HINTS = {
     "openat2 EAGAIN": "something was renamed meanwhile, and the kernel could not be sure to stay inside the root",
     "openat2 ELOOP": "a symbolic link where none is allowed, or a loop of them",
     "openat2 EXDEV": "the path leaves the directory or the mount that it must stay in",
-    "pivot_root EBUSY": "the new root is on the same mount as the current root",
-    "pivot_root EINVAL": "the new root is no mount point, a parent mount is shared, or the root is an initramfs",
+    "pivot_root EBUSY": "the new root is no mount of its own but a directory on the current root's",
+    "pivot_root EINVAL": "the new root is no mount point, its parent is shared, or the current root is an initramfs",
     "prctl EPERM": "dropping from the bounding set needs CAP_SETPCAP; raising an ambient capability needs it in the "
     "permitted and the inheritable set",
     "prlimit EPERM": "a hard limit is raised only with CAP_SYS_RESOURCE on the host, RLIMIT_NOFILE to fs.nr_open",

@@ -93,7 +93,8 @@ def umount2(target: Text, flags: int) -> None:
 def pivot_root(new_root: Text, put_old: Text) -> None:
     """Make `new_root` the root of this mount namespace and stack the old root at `put_old`. See pivot_root(2).
 
-    Raises KernelError; EINVAL: new_root is no mount point, or its parent mount is shared. EBUSY: it is the root.
+    Raises KernelError; EBUSY: new_root is on the same mount as the current root. EINVAL: no mount point, or its parent
+    mount is shared.
     runc:libcontainer/rootfs_linux.go:/^func pivotRoot/
     """
     call(SYS_pivot_root, new_root, put_old)
