@@ -308,8 +308,7 @@ def plan_spec(spec: Spec, bundle_path: str, id: str, options: dict[str, Any]) ->
     from pyruntime.plan.resources import cgroup_path
     from pyruntime.spec import validate
 
-    validate.validate(spec)
-    for warning in validate.warnings(spec):
+    for warning in validate.validate(spec):
         report.warn(warning)
     if options["systemd_cgroup"]:
         from pyruntime.errors import UnsupportedError

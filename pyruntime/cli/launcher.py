@@ -28,8 +28,27 @@ def launcher_text(interpreter_path: str, library_path: str) -> str:
 
 
 def launcher_code(library_path: str) -> str:
-    """What the launcher does: import the compiled module from its place, before any other of that name, and call it."""
-    return f"import sys\nsys.path.insert(0, {library_path!r})\nfrom pyruntime.__main__ import main\nmain()\n"
+    """What the launcher does: run the image of the hot modules (cli/image.py) if there is one, and call `main`.
+
+    A verb's name among the arguments may be something else's, an ID say; that costs a millisecond and no more. No
+    garbage is collected: the process ends soon, and the child would copy every page that the collector writes to.
+    """
+    return f"""import gc, posix, sys
+from marshal import loads
+gc.disable()
+library = {library_path!r}
+sys.path.insert(0, library)
+try:
+    name = "launch" if "run" in sys.argv or "create" in sys.argv else "control"
+    fd = posix.open(f"{{library}}/pyruntime/{{name}}.{{sys.implementation.cache_tag}}.image", posix.O_CLOEXEC)
+    boot, modules = loads(posix.read(fd, posix.fstat(fd).st_size))
+    posix.close(fd)
+    exec(boot)
+except FileNotFoundError:
+    pass
+from pyruntime.__main__ import main
+main()
+"""
 
 
 def library_path() -> str:

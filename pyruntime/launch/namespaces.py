@@ -67,6 +67,18 @@ class Namespaces:
             elif isinstance(step, OffsetClocks):
                 self.offsets = step
 
+    def refuse_host_network(self, steps: Iterable[Step]) -> None:
+        """A net.* sysctl with a path to the host's own network namespace would be set on the host.
+
+        Raises ConfigError. runc:libcontainer/configs/validate/validator.go:/^func checkHostNs/
+        """
+        host = posix.stat("/proc/self/ns/net")
+        joined = [posix.fstat(fd) for step, fd in self.joins if step.flag == c.CLONE_NEWNET]
+        for step in steps:
+            if isinstance(step, WriteSysctl) and step.file.startswith("net/"):
+                if any((status.st_dev, status.st_ino) == (host.st_dev, host.st_ino) for status in joined):
+                    raise ConfigError("the network namespace is the host's, and so would the sysctl be", where=step.where)
+
     def close(self) -> None:
         """Close the descriptors of the joined namespaces."""
         while self.joins:
@@ -160,11 +172,12 @@ def write_sysctl(step: WriteSysctl, _rootfs: object) -> None:
 
     runc:internal/sys/sysctl_linux.go
     """
-    fd = posix.open(f"/proc/sys/{step.name.replace('.', '/')}", posix.O_WRONLY | posix.O_CLOEXEC)
+    path = f"/proc/sys/{step.file}"
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
     try:
         if syscalls.fstatfs_type(fd) != c.PROC_SUPER_MAGIC:
             raise Error("/proc of the host is not procfs")
-        proc.write(fd, step.value.encode(), f"/proc/sys/{step.name}")
+        proc.write(fd, step.value.encode(), path)
     finally:
         posix.close(fd)
 

@@ -17,7 +17,7 @@ from pyruntime.launch.perform import perform, performs
 from pyruntime.launch.sync import GO, MAPS, PID, READY, TERMINAL, WARNING, Channel, channel_pair
 from pyruntime.linux import proc, syscalls
 from pyruntime.plan.process import RLIMITS, AdjustOomScore, LimitResource
-from pyruntime.plan.step import NAMESPACES, PARENT
+from pyruntime.plan.step import NAMESPACES, PARENT, ROOTFS
 
 _SIGKILL = 9
 
@@ -61,6 +61,7 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
     ours, theirs = channel_pair()
     namespaces = Namespaces(launch.plan.phase(NAMESPACES))
     try:
+        namespaces.refuse_host_network(launch.plan.phase(ROOTFS))
         pid, pidfd = clone_child(namespaces, theirs, cgroup_fd)
         if pid == 0:
             become_container(launch, theirs)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import posix
 
+from pyruntime.cgroup.manager import find_v2
 from pyruntime.errors import ConfigError, Error, KernelError
 from pyruntime.launch import treecopy
 from pyruntime.launch.paths import O_PATH, Root, proc_fd
@@ -154,21 +155,18 @@ def bind_mount(step: BindMount, rootfs: Rootfs) -> None:
 
 @performs(MountCgroup)
 def mount_cgroup(step: MountCgroup, rootfs: Rootfs) -> None:
-    """With a cgroup namespace the container's own directory is bound: a mount of type cgroup2 shows the same and waits 8 ms.
+    """Bind what a mount of type cgroup2 would show, which would have the kernel wait for 8 ms (an RCU grace period).
 
-    Without one, the whole hierarchy is mounted. runc:libcontainer/rootfs_linux.go:/^func mountCgroupV2/
+    With a cgroup namespace that is the container's own cgroup, without one the whole hierarchy. runc:libcontainer/rootfs_linux.go:/^func mountCgroupV2/
     """
     target_fd, _ = _open_directory(step.target, rootfs)
     _refuse_inside_proc(target_fd, step.target)
     target = proc_fd(target_fd)
     try:
-        if step.own_view and rootfs.cgroup_path:
-            syscalls.mount(rootfs.cgroup_path, target, "", c.MS_BIND, "")
-            mounted_fd = rootfs.root.open(step.target)
-            flags = step.flags & ~c.MS_REC | c.MS_BIND | c.MS_REMOUNT
-            _use(mounted_fd, lambda fd: syscalls.mount("", proc_fd(fd), "", flags, ""))
-        else:
-            syscalls.mount("cgroup", target, "cgroup2", step.flags, "")
+        source = rootfs.cgroup_path if step.own_view and rootfs.cgroup_path else find_v2()
+        syscalls.mount(source, target, "", c.MS_BIND, "")
+        flags = step.flags & ~c.MS_REC | c.MS_BIND | c.MS_REMOUNT
+        _use(rootfs.root.open(step.target), lambda fd: syscalls.mount("", proc_fd(fd), "", flags, ""))
     finally:
         posix.close(target_fd)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pyruntime.linux import constants as c
 from pyruntime.plan.step import NAMESPACES, ROOTFS, Step
+from pyruntime.spec.validate import sysctl_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,11 +120,11 @@ class WriteSysctl(Step):
     phase = ROOTFS
     why = "linux.sysctl asks for it"
 
-    name: str
+    file: str  # below /proc/sys
     value: str
 
     def text(self) -> str:
-        return f"set {self.name} = {self.value}"
+        return f"write {self.value!r} to /proc/sys/{self.file}"
 
 
 def namespace_steps(spec: Spec) -> Iterator[Step]:
@@ -159,7 +160,8 @@ def identity_steps(spec: Spec) -> Iterator[Step]:
     if spec.get("domainname"):
         yield SetDomainname("config.json#/domainname", spec["domainname"])
     for name, value in linux.get("sysctl", {}).items():
-        yield WriteSysctl(f"config.json#/linux/sysctl/{name.replace('~', '~0').replace('/', '~1')}", name, value)
+        where = f"config.json#/linux/sysctl/{name.replace('~', '~0').replace('/', '~1')}"
+        yield WriteSysctl(where, sysctl_path(name), value)
 
 
 def _mappings(mappings: list[IDMapping] | tuple[()]) -> tuple[tuple[int, int, int], ...]:

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "linux": ("errors", "report"),
     "spec": ("errors", "report", "jsontext", "linux.constants", "linux.caps"),
     # Pure: it may know the kernel's names and numbers, never its calls.
-    "plan": ("errors", "report", "spec.types", "linux.constants", "linux.caps"),
+    "plan": ("errors", "report", "spec.types", "spec.validate", "linux.constants", "linux.caps"),
     "state": ("errors", "report", "jsontext", "linux"),
     "cgroup": ("errors", "report", "linux"),
     "net": ("errors", "report", "jsontext", "linux"),

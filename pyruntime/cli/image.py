@@ -1,0 +1,113 @@
+"""The image: all modules of the hot verbs in one file, read and run without the import system.
+
+Half of the time of a small Python program goes into finding its modules: some 50 of them, each with a stat, an open,
+a read, and the bookkeeping of importlib. The image holds their compiled code in the order in which importing them would
+have run it, so that the launcher (launcher.py) has only to run it. Nothing in a module can tell the difference, and
+whatever is not in the image is imported as ever.
+
+There are two: `control` for state, start, kill and delete; `launch` for run and create, which holds the other's
+modules too. Written at install, by the interpreter that will read it: marshal's format is the bytecode's.
+"""
+
+from __future__ import annotations
+
+import ast
+import marshal
+import sys
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import CodeType
+
+# What the verbs import, including what they import late. tests/unit/test_image.py holds that nothing is missing.
+CONTROL = (
+    "pyruntime.__main__",
+    "pyruntime.container",
+    "pyruntime.cgroup.manager",
+    "pyruntime.cli.start",
+    "pyruntime.cli.state",
+    "pyruntime.cli.kill",
+    "pyruntime.cli.delete",
+)
+LAUNCH = (
+    *CONTROL,
+    "pyruntime.cli.run",
+    "pyruntime.cgroup.creation",
+    "pyruntime.spec.load",
+    "pyruntime.spec.validate",
+    "pyruntime.plan.build",
+    "pyruntime.launch.limits",
+    "pyruntime.launch.parent",
+    "pyruntime.launch.foreground",
+)
+
+# Run by the launcher with `modules` as its data: [(name, whether it is a package, its code)].
+BOOT = """
+for name, is_package, _ in modules:
+    module = sys.modules[name] = type(sys)(name)
+    module.__file__ = f"{library}/{name.replace('.', '/')}" + ("/__init__.py" if is_package else ".py")
+    module.__package__ = name if is_package else name.rpartition(".")[0]
+    if is_package:
+        module.__path__ = [module.__file__[:-12]]
+for name, _, code in modules:
+    module = sys.modules[name]
+    exec(code, module.__dict__)
+    parent, _, leaf = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], leaf, module)
+"""
+
+
+def write_images(library_path: str) -> None:
+    """Write both images into the package below `library_path`, from its sources. Raises OSError, SyntaxError."""
+    sys.path.insert(0, library_path)
+    for name, entries in (("control", CONTROL), ("launch", LAUNCH)):
+        modules = list(_in_order_of_completion(entries))
+        data = marshal.dumps((compile(BOOT, "<image>", "exec", optimize=2), modules))
+        with open(image_path(library_path, name), "wb") as file:
+            file.write(data)
+
+
+def image_path(library_path: str, name: str) -> str:
+    """Where the image `name` is; another Python than the one it was written for looks for another file."""
+    return f"{library_path}/pyruntime/{name}.{sys.implementation.cache_tag}.image"
+
+
+def _in_order_of_completion(entries: tuple[str, ...]) -> Iterator[tuple[str, bool, CodeType]]:
+    """Import `entries` anew and tell every module of ours in the order in which they were complete."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyruntime"]:
+        del sys.modules[name]
+    completed: list[ModuleType] = []
+    exec_module = SourceFileLoader.exec_module
+
+    def exec_and_note(loader: SourceFileLoader, module: ModuleType) -> None:
+        exec_module(loader, module)
+        completed.append(module)
+
+    SourceFileLoader.exec_module = exec_and_note  # type: ignore[method-assign]
+    try:
+        for name in entries:
+            __import__(name)
+    finally:
+        SourceFileLoader.exec_module = exec_module  # type: ignore[method-assign]
+    for module in completed:
+        if module.__name__.partition(".")[0] == "pyruntime":
+            yield module.__name__, hasattr(module, "__path__"), _compile(str(module.__file__))
+
+
+def _compile(path: str) -> CodeType:
+    """As `python -OO` compiles, and without `from __future__`, which would import a module to no effect."""
+    with open(path, encoding="utf-8") as file:
+        tree = ast.parse(file.read(), path)
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+    return compile(tree, path, "exec", flags=_FUTURE_ANNOTATIONS, dont_inherit=True, optimize=2)
+
+
+_FUTURE_ANNOTATIONS = annotations.compiler_flag
+
+
+if __name__ == "__main__":
+    write_images(sys.argv[1])
