@@ -190,6 +190,7 @@ _MAKE_HINTS = {
     errno.EAGAIN: "cgroup.max.descendants or cgroup.max.depth of a cgroup above is reached",
     errno.ENOENT: _REMOVED,
     errno.ENODEV: _REMOVED,
+    errno.EINVAL: "the name of a cgroup cannot hold a line break",
 }
 
 
