@@ -121,8 +121,11 @@ def _hand_down(directory: str, available: list[str], needed: dict[str, str]) -> 
         return
     try:
         proc.write_file(switch, " ".join(f"+{name}" for name in missing).encode())
-    except KernelError:  # one of them cannot be had here; the others still can
-        for name in missing:
+    except KernelError as error:  # one of them cannot be had here; the others still can
+        # EBUSY: `directory` has processes. Thread-wise controllers could be enabled even so, but that would turn it
+        # into a threaded domain, where children can have no others: not done to it unless a limit needs just that.
+        wanted = [name for name in missing if name in needed] if error.errno == errno.EBUSY else missing
+        for name in sorted(wanted, key=_THREADED.__contains__):
             _hand_down_one(directory, name, needed.get(name))
 
 

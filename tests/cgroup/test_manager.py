@@ -178,6 +178,7 @@ def test_a_parent_with_processes_of_its_own_is_explained(root_path: str, top: st
     assert caught.value.where == f"{PLACE}/memory/limit"
     assert not os.path.exists(f"{root_path}{top}/web")
     make(f"{top}/web").undo()  # without a limit nothing is lost
+    assert Path(root_path + top, "cgroup.type").read_text() == "domain\n"  # and the parent is as it was
 
 
 @pytest.mark.needs("memory", "pids")
