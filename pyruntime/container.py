@@ -40,7 +40,10 @@ class _Start:
     Whatever it has made it takes back in `undo`, in the reverse order. Each attribute is set when the thing exists.
     """
 
-    __slots__ = ("bundle_path", "cgroup", "child", "config", "foreground", "launch", "listen_fd", "options", "plan", "spec", "store")
+    __slots__ = (
+        *("bundle_path", "cgroup", "child", "config", "foreground", "launch"),
+        *("listen_fd", "options", "plan", "reserved", "spec", "store"),
+    )
 
     def __init__(self, bundle_path: str, id: str, root: str, options: dict[str, Any]) -> None:
         self.options = options
@@ -52,6 +55,7 @@ class _Start:
         self.child: Child | None = None
         self.foreground: Foreground | None = None
         self.listen_fd = -1
+        self.reserved = False
 
     def make(self, *, wait: bool) -> None:
         """Do everything up to the child being ready, then record it. `wait`: the container shall wait for `start`."""
@@ -61,6 +65,7 @@ class _Start:
 
         launch = self._launch()
         self.store.reserve()
+        self.reserved = True
         record = self._record(launch.rootfs_path)
         steps = self.plan.phase(CGROUP)
         # Recorded before it is made, so that `delete --force` finds it if we are killed in between.
@@ -95,6 +100,8 @@ class _Start:
     def undo(self) -> None:
         """Take back what was made, after a failure. What can't be taken back is told, not raised: a failure is on its way."""
         self.close()
+        if not self.reserved:
+            return  # nothing of ours exists, and what has this ID is another's
         if self.child is not None:
             self.child.kill()
         try:
