@@ -21,8 +21,8 @@ def show(call: Call, argv: list[str], error: UsageError | None) -> int:
 
     With `error`, the command line is wrong: raises an error that says so, in click's words if it has any.
     """
-    _find_packages()
     try:
+        _find_click()
         from pyruntime.cli import click_app
     except ModuleNotFoundError as missing:
         if missing.name != "click":
@@ -36,11 +36,14 @@ def show(call: Call, argv: list[str], error: UsageError | None) -> int:
     return click_app.help_or_complete(argv)
 
 
-def _find_packages() -> None:
-    """Add site-packages to sys.path, of a virtual environment too: the launcher starts without (`-S`)."""
-    import site
+def _find_click() -> None:
+    """Import click: from beside pyruntime, else from site-packages, which the launcher leaves off the path (`-S`)."""
+    try:
+        import click  # noqa: F401  # the import is the test
+    except ModuleNotFoundError:
+        import site
 
-    site.main()
+        site.main()
 
 
 def plain_help(verb: str) -> str:

@@ -34,7 +34,7 @@ def failed(call: Call, problem: BaseException) -> int:
     if isinstance(problem, SystemExit):
         return problem.code if isinstance(problem.code, int) else FAILURE
     if isinstance(problem, Error):
-        message = str(problem)
+        message = str(problem).removeprefix(f"{call.subject}: ")  # the line says already which container it is about
     elif isinstance(problem, OSError) and problem.errno is not None:
         message = os_error_text(problem)
     else:

@@ -7,6 +7,7 @@ changes: the text is stable, so two of them can be compared with diff.
 from __future__ import annotations
 
 import posix
+from textwrap import wrap
 
 from pyruntime import container
 from pyruntime.cli import emit
@@ -29,16 +30,15 @@ HEADINGS = {
     ROOTFS: "inside, while the host's files are still in sight: build the container's file system",
     PROCESS: "inside, with the host out of sight: become the container's program",
 }
-TEXT_WIDTH = 64  # beyond it a step's place in config.json moves on the next line
+TEXT_WIDTH = 64  # of a step; longer ones are wrapped
 BOLD, DIM, PLAIN = "\033[1m", "\033[2m", "\033[0m"
 
 
 def plan(call: Call) -> int:
     """Print the plan as text or JSON."""
     bundle_path, id = _what(call)
-    settings = call.settings
     call.subject = id
-    found = container.plan_bundle(bundle_path, id, root=settings["root"], args=call.args)
+    found = container.plan_bundle(bundle_path, id, args=call.args, systemd_cgroup=call.settings["systemd_cgroup"])
     if call.options["format"] == "json":
         emit(encode(as_json(found, bundle_path, id), indent="  ") + "\n")
     else:
@@ -84,11 +84,9 @@ def as_text(found: Plan, bundle_path: str, id: str, *, colour: bool = False) -> 
 
 
 def _step_lines(number: int, step: Step, dim: str, plain: str) -> list[str]:
-    text = step.text()
+    first, *more = wrap(step.text(), TEXT_WIDTH, break_long_words=False, break_on_hyphens=False) or [""]
     place = f"{dim}{step.where.removeprefix('config.json#')}{plain}"
-    if len(text) > TEXT_WIDTH:
-        return [f"  {number:3}  {text}", " " * (7 + TEXT_WIDTH + 2) + place]
-    return [f"  {number:3}  {text:{TEXT_WIDTH}}  {place}"]
+    return [f"  {number:3}  {first:{TEXT_WIDTH}}  {place}", *(f"         {line}" for line in more)]
 
 
 def _has_colours() -> bool:
