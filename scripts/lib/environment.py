@@ -55,20 +55,31 @@ def test_environment() -> Path:
     return path / "bin/python"
 
 
+def write_launcher(launcher: Path, python: str | Path, library: Path) -> None:
+    """Write the command for the package below `library`, with the images of its hot modules (pyruntime/cli/image.py).
+
+    The images are written by the interpreter that will read them.
+    """
+    from pyruntime.cli.launcher import launcher_text
+
+    must([python, "-IS", library / "pyruntime/cli/image.py", library])
+    fresh = launcher.with_name(f".{launcher.name}.new")
+    fresh.write_text(launcher_text(str(python), str(library)))
+    fresh.chmod(0o755)
+    fresh.rename(launcher)
+
+
 def checkout_launcher(folder: Path, python: str) -> Path:
     """The command as scripts/run installs it, but for the package of this checkout; `folder` is empty and temporary.
 
     An isolated interpreter (-IS) sees no site-packages, so the package and click are put side by side in one folder.
     They are copied: compiled files of root's would be a nuisance in the user's checkout.
     """
-    from pyruntime.cli.launcher import launcher_text
-
     library = folder / "library"
     shutil.copytree(CHECKOUT / "pyruntime", library / "pyruntime", ignore=shutil.ignore_patterns("__pycache__"))
     click = importlib.util.find_spec("click")
     if click is not None and click.origin is not None:
         (library / "click").symlink_to(Path(click.origin).parent)
     launcher = folder / "pyruntime"
-    launcher.write_text(launcher_text(os.path.realpath(python), str(library)))
-    launcher.chmod(0o755)
+    write_launcher(launcher, os.path.realpath(python), library)
     return launcher
