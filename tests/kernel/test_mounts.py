@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from pyruntime.errors import KernelError
 from pyruntime.linux import constants as c
-from pyruntime.linux import syscalls
+from pyruntime.linux import proc, syscalls
 from tests.kernel.child import closes_on_exec, in_child
 
 pytestmark = pytest.mark.needs("root")
@@ -170,3 +171,28 @@ def test_mount_setattr_changes_propagation(tmp_path: Path) -> None:
         return next(line for line in lines if line.split()[4] == str(tmp_path))
 
     assert "shared:" in in_child(body, unshare=c.CLONE_NEWNS)
+
+
+@pytest.mark.needs("root", "userns", "idmap")
+def test_mount_setattr_maps_ids_by_a_user_namespace(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+
+    def body() -> int:
+        syscalls.mount("none", str(tmp_path / "target"), "tmpfs", 0)
+        (tmp_path / "target" / "file").touch()
+        pid = os.fork()
+        if pid == 0:
+            syscalls.unshare(c.CLONE_NEWUSER)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os._exit(0)
+        os.waitpid(pid, os.WUNTRACED)
+        for kind in ("uid_map", "gid_map"):
+            proc.write_file(f"/proc/{pid}/{kind}", b"0 70000 10")
+        userns_fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        tree_fd = syscalls.open_tree(c.AT_FDCWD, str(tmp_path / "target"), c.OPEN_TREE_CLONE)
+        syscalls.mount_setattr(tree_fd, "", c.AT_EMPTY_PATH, c.MOUNT_ATTR_IDMAP, 0, userns_fd=userns_fd)
+        return os.stat("file", dir_fd=tree_fd).st_uid
+
+    assert in_child(body, unshare=c.CLONE_NEWNS) == 70000

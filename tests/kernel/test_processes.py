@@ -57,7 +57,9 @@ def test_loopback_up() -> None:
             listener.listen()
             with socket.socket() as client, pytest.raises(OSError, match="unreachable"):
                 client.connect(listener.getsockname())
+            before = os.listdir("/proc/self/fd")
             net_if.loopback_up()
+            assert os.listdir("/proc/self/fd") == before
             with socket.socket() as client:
                 client.settimeout(5)
                 client.connect(listener.getsockname())
