@@ -93,7 +93,7 @@ def create(root_path: str, path: str, needed: dict[str, str]) -> Cgroup:
         _refuse_frozen(cgroup)
         _fit_type(cgroup, needed)
     except Error:
-        cgroup.undo()
+        cgroup.remove_made()
         raise
     return cgroup
 

@@ -45,12 +45,17 @@ class Cgroup:
         return True
 
     def undo(self) -> None:
-        """Take back creation.create after a failed start: kill what is inside, remove the directories that it made.
+        """Take back a start that failed after creation.create: kill what is inside, remove the directories it made.
 
-        A cgroup that was there before stays. Raises KernelError if the container's own directory cannot be removed.
+        A cgroup that was there before stays, but it was empty then, so whoever is inside came with this start.
+        Raises KernelError if the container's own directory cannot be removed.
         """
+        self.kill()
+        self.remove_made()
+
+    def remove_made(self) -> None:
+        """Remove what creation.create made, unless somebody else has moved in. Raises KernelError as `remove` does."""
         if self.path in self.made:
-            self.kill()
             self.remove()
         for directory in reversed(self.made):
             try:
@@ -136,7 +141,8 @@ class Cgroup:
     def signal(self, number: int) -> None:
         """Send a signal to every process inside and below; frozen meanwhile, so that none forks past it.
 
-        A paused container stays paused: the signal waits for its resume, but SIGKILL works at once.
+        A paused container stays paused: a signal that a process handles waits for the resume, one that it does not
+        handle ends the process even so.
         """
         if number == 9:
             self.kill()

@@ -75,7 +75,7 @@ class Store:
 
     def __init__(self, root_path: str, container_id: str) -> None:
         check_id(container_id)
-        self.root_path = root_path if root_path.startswith("/") else f"{posix.getcwd()}/{root_path}"
+        self.root_path = root_path if root_path.startswith("/") else f"{_working_directory()}/{root_path}"
         self.id = container_id
         self.path = f"{self.root_path}/{container_id}"
 
@@ -90,10 +90,11 @@ class Store:
         Raises ExistsError if the ID is taken, KernelError if the directory cannot be made.
         """
         try:
-            posix.mkdir(self.path, 0o711)
-        except FileNotFoundError:
-            _make_parents(self.root_path)
-            self.reserve()
+            try:
+                posix.mkdir(self.path, 0o711)
+            except FileNotFoundError:
+                _make_parents(self.root_path)
+                posix.mkdir(self.path, 0o711)
         except FileExistsError:
             raise ExistsError("container with given ID already exists", where=self.id) from None
         except OSError as error:
@@ -218,17 +219,33 @@ def _damaged(container_id: str, path: str, reason: str) -> StateError:
 
 
 def _make_parents(path: str) -> None:
-    """mkdir -p. Another runtime may be doing the same."""
+    """mkdir -p, from the top down. Another runtime may be doing the same."""
+    directory = ""
+    for part in path.split("/"):
+        directory += f"{part}/"
+        try:
+            posix.mkdir(directory, 0o711)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            if error.errno == errno.EROFS and _is_directory(directory):
+                continue  # a read-only file system says so even of what is there
+            raise _failed(f"mkdir({directory!r}, 0711)", error) from None
+
+
+def _is_directory(path: str) -> bool:
     try:
-        posix.mkdir(path, 0o711)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        parent = path.rstrip("/").rpartition("/")[0]
-        _make_parents(parent)
-        _make_parents(path)
+        posix.stat(f"{path}/.")
+    except OSError:
+        return False
+    return True
+
+
+def _working_directory() -> str:
+    try:
+        return posix.getcwd()
     except OSError as error:
-        raise _failed(f"mkdir({path!r}, 0711)", error) from None
+        raise _failed("getcwd()", error) from None
 
 
 def _write_all(file_fd: int, data: bytes) -> None:
@@ -251,6 +268,7 @@ _HINTS = {
     errno.EDQUOT: "the quota on the file system of --root is used up",
     errno.ENAMETOOLONG: "--root and the ID together are longer than a path may be",
     errno.ENOTDIR: "a part of --root is no directory",
+    errno.ENOENT: "a part of --root is a symbolic link to nowhere, or was removed meanwhile",
 }
 
 

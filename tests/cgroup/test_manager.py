@@ -99,6 +99,15 @@ def test_what_was_there_before_stays(root_path: str, top: str) -> None:
     assert os.listdir(root_path + top).count("other") == 0
 
 
+def test_undo_kills_what_came_into_an_empty_one(root_path: str, top: str, enter: Enter) -> None:
+    os.makedirs(f"{root_path}{top}/web")
+    cgroup = make(f"{top}/web")
+    process = enter(cgroup.path)
+    cgroup.undo()
+    assert process.wait() == -signal.SIGKILL
+    assert cgroup.exists()
+
+
 def test_a_parent_that_another_container_uses_stays(root_path: str, top: str) -> None:
     first, second = make(f"{top}/a"), make(f"{top}/b")
     first.undo()
@@ -374,13 +383,15 @@ def test_a_paused_container_can_be_killed(top: str, enter: Enter) -> None:
 
 def test_a_signal_for_all_leaves_a_paused_container_paused(top: str, enter: Enter) -> None:
     cgroup = make(f"{top}/web")
-    process = enter(cgroup.path)
+    process = enter(cgroup.path, "sh", "-c", 'trap "exit 7" TERM; echo; while :; do :; done')
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"\n"
     cgroup.freeze(True)
     cgroup.signal(signal.SIGTERM)
     assert is_frozen(cgroup.path)
     assert process.poll() is None
     cgroup.freeze(False)
-    assert process.wait() == -signal.SIGTERM
+    assert process.wait() == 7
 
 
 def test_a_signal_for_all_reaches_all_and_thaws(top: str, enter: Enter) -> None:

@@ -100,6 +100,22 @@ def test_a_root_that_cannot_be(tmp_path: Path) -> None:
     assert caught.value.where == "--root"
 
 
+def test_a_root_that_is_a_link_to_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    for root in ("link", "link/deeper"):
+        with pytest.raises(KernelError, match="link to nowhere"):
+            Store(str(tmp_path / root), "web").reserve()
+
+
+def test_a_relative_root_without_a_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(KernelError, match=r"getcwd\(\)") as caught:
+        Store("root", "web")
+    assert caught.value.where == "--root"
+
+
 def test_a_relative_root_is_meant_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert Store("root", "web").path == f"{tmp_path}/root/web"
