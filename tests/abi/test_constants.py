@@ -23,12 +23,11 @@ FAMILIES = {
     "linux/memfd.h": "MFD_",
     "sys/stat.h": "S_IF",
     "linux/magic.h": (
-        "BPF_FS_MAGIC CGROUP_SUPER_MAGIC CGROUP2_SUPER_MAGIC DEVPTS_SUPER_MAGIC NSFS_MAGIC OVERLAYFS_SUPER_MAGIC "
-        "PROC_SUPER_MAGIC RAMFS_MAGIC SYSFS_MAGIC TMPFS_MAGIC"
+        "CGROUP2_SUPER_MAGIC DEVPTS_SUPER_MAGIC NSFS_MAGIC OVERLAYFS_SUPER_MAGIC "
+        "PROC_SUPER_MAGIC SYSFS_MAGIC TMPFS_MAGIC"
     ),
     "linux/sched.h": "CLONE_",
     "linux/prctl.h": "PR_",
-    "linux/securebits.h": "SECBIT_",
     "linux/capability.h": "_LINUX_CAPABILITY_VERSION_3",
     "linux/personality.h": "PER_",
     "signal.h": "SIG",
@@ -43,13 +42,12 @@ FAMILIES = {
     "linux/bpf.h": "BPF_",
 }
 # Enumerators, which #ifdef does not see.
-ENUMERATORS = ("FSCONFIG_", "PER_", "BPF_MAP_", "BPF_PROG_", "BPF_OBJ_", "BPF_CGROUP_", "BPF_DEVCG_")
+ENUMERATORS = ("FSCONFIG_", "PER_", "BPF_MAP_", "BPF_PROG_", "BPF_CGROUP_", "BPF_DEVCG_")
 # Younger than the headers of the oldest system that the tests run on (Debian 12: Linux 6.1).
 SINCE = {
     "F_SEAL_EXEC": (6, 3),
     "MFD_EXEC": (6, 3),
     "MFD_NOEXEC_SEAL": (6, 3),
-    "MOVE_MOUNT_BENEATH": (6, 5),
 }
 FULL_WORD = 2**64
 
