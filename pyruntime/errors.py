@@ -12,6 +12,10 @@ from __future__ import annotations
 import errno as _errno
 from posix import strerror as _strerror
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = (
     "ConfigError",
     "Error",
@@ -41,9 +45,14 @@ class Error(Exception):
 
     def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
+        self._message = message
         self.where = where
         self.hint = hint
+
+    @property
+    def message(self) -> str:
+        """What went wrong, without the place and the hint."""
+        return self._message
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
@@ -66,15 +75,26 @@ class UnsupportedError(Error):
 class KernelError(Error, OSError):
     """A system call failed. `call` is its text with the arguments, `errno` the kernel's answer.
 
-    It is an OSError too, so that `except OSError` and `error.errno` work as for any other failed call.
+    It is an OSError too, so that `except OSError` and `error.errno` work as for any other failed call. The text may be
+    given as a function: many calls fail as expected (is there such a file?), and nobody reads what they would say.
     """
 
-    def __init__(self, call: str, number: int, *, where: str = "", hint: str = "") -> None:
+    def __init__(self, call: str | Callable[[], str], number: int, *, where: str = "", hint: str = "") -> None:
         OSError.__init__(self, number, _strerror(number))
-        self.call = call
-        self.message = f"{call}: {errno_name(number)}: {_strerror(number)}"
+        self._call = call
         self.where = where
         self.hint = hint
+
+    @property
+    def call(self) -> str:
+        """The failed call as it would be written: "mount(source='proc', target='/proc', type='proc', ...)"."""
+        return self._call if isinstance(self._call, str) else self._call()
+
+    @property
+    def message(self) -> str:
+        """The call and the kernel's answer: "pivot_root(new_root='.', put_old='.'): EBUSY: Device or resource busy"."""
+        number = self.errno or 0
+        return f"{self.call}: {errno_name(number)}: {_strerror(number)}"
 
     __str__ = Error.__str__
 

@@ -87,7 +87,7 @@ def _in_order_of_completion(entries: tuple[str, ...]) -> Iterator[tuple[str, boo
         exec_module(loader, module)
         completed.append(module)
 
-    SourceFileLoader.exec_module = exec_and_note  # type: ignore[method-assign]
+    SourceFileLoader.exec_module = exec_and_note  # type: ignore[method-assign, assignment]
     try:
         for name in entries:
             __import__(name)
@@ -103,7 +103,14 @@ def _compile(path: str) -> CodeType:
     with open(path, encoding="utf-8") as file:
         tree = ast.parse(file.read(), path)
     tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
-    return compile(tree, path, "exec", flags=_FUTURE_ANNOTATIONS, dont_inherit=True, optimize=2)
+    code: CodeType = compile(tree, path, "exec", flags=_FUTURE_ANNOTATIONS, dont_inherit=True, optimize=2)
+    return _without_lines(code)
+
+
+def _without_lines(code: CodeType) -> CodeType:
+    """Line tables and paths are a quarter of the image, and only tracebacks want them."""
+    constants = (_without_lines(constant) if isinstance(constant, type(code)) else constant for constant in code.co_consts)
+    return code.replace(co_linetable=b"", co_filename="<image>", co_consts=tuple(constants))
 
 
 _FUTURE_ANNOTATIONS = annotations.compiler_flag

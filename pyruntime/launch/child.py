@@ -15,14 +15,14 @@ import sys
 
 from pyruntime import report
 from pyruntime.errors import Error, KernelError
-from pyruntime.launch import console, exeseal, rootfs
+from pyruntime.launch import exeseal
 from pyruntime.launch.credentials import Process
-from pyruntime.launch.paths import proc_fd
-from pyruntime.launch.perform import perform, performs
-from pyruntime.launch.sync import GO, READY, TERMINAL, WARNING, Channel
+from pyruntime.launch.perform import perform
+from pyruntime.launch.rootfs import Rootfs
+from pyruntime.launch.sync import GO, READY, WARNING, Channel
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
-from pyruntime.plan.process import Execute, OpenTerminal
+from pyruntime.plan.process import Execute
 from pyruntime.plan.step import PROCESS, ROOTFS
 
 TYPE_CHECKING = False
@@ -62,24 +62,13 @@ class Launch:
     original_mask: set[int]
 
 
-class Terminals(rootfs.Rootfs):
-    """The subject of the ROOTFS steps, with what OpenTerminal needs besides."""
-
-    __slots__ = ("channel", "console_fd")
-
-    def __init__(self, launch: Launch, channel: Channel) -> None:
-        super().__init__(launch.rootfs_path, launch.cgroup_path)
-        self.channel = channel
-        self.console_fd = launch.console_fd
-
-
 def become_container(launch: Launch, channel: Channel) -> NoReturn:
     """Never returns: the process becomes the user's program, or reports why not and ends."""
     try:
         report.sinks[:] = [lambda level, message: _pass_on(channel, level, message)]
         _seal()
         _cut_ties(launch)
-        perform(launch.plan.phase(ROOTFS), Terminals(launch, channel))
+        perform(launch.plan.phase(ROOTFS), Rootfs(launch.rootfs_path, launch.cgroup_path, launch.console_fd, channel))
         process = Process(launch.last_cap, rootless=launch.rootless)
         perform(launch.plan.phase(PROCESS), process)
         # All that can fail for want of a resource is done before the parent sets the rlimits.
@@ -98,37 +87,13 @@ def become_container(launch: Launch, channel: Channel) -> NoReturn:
         posix._exit(1)
 
 
-@performs(OpenTerminal)
-def open_terminal(step: OpenTerminal, terminals: Terminals) -> None:
-    """A pty in the container's devpts: its master for the one outside, its slave for us and as /dev/console.
-
-    runc:libcontainer/init_linux.go:/^func setupConsole/
-    """
-    master_fd, slave_fd = console.open_pty(terminals.root.fd)
-    if step.rows or step.columns:
-        console.set_window_size(master_fd, step.rows, step.columns)
-    console_fd = terminals.root.make_file("/dev/console", 0o666)
-    syscalls.mount(proc_fd(slave_fd), proc_fd(console_fd), "", c.MS_BIND, "")
-    posix.close(console_fd)
-    name = f"/dev/pts/{console.pty_number(master_fd)}"
-    if terminals.console_fd >= 0:
-        console.send_master(terminals.console_fd, master_fd, name)
-        posix.close(terminals.console_fd)
-    else:
-        terminals.channel.send(TERMINAL)
-        console.send_master(terminals.channel.fd, master_fd, name)
-    posix.close(master_fd)
-    console.become_controlling(slave_fd)
-
-
 def _seal() -> None:
     """From here on nothing can be imported: not by us, and not by the standard library behind our back.
 
     CVE-2019-14271 was a library that loaded another one late, by then from inside the container.
     """
-    for finders in (sys.path, sys.meta_path, sys.path_hooks):
+    for finders in (sys.meta_path, sys.path, sys.path_hooks):
         finders.clear()
-    sys.path_importer_cache.clear()
 
 
 def _cut_ties(launch: Launch) -> None:

@@ -20,14 +20,42 @@ import posix
 from fcntl import ioctl
 
 from pyruntime.errors import ConfigError, Error, KernelError, ProtocolError, UsageError
+from pyruntime.launch.paths import proc_fd
+from pyruntime.launch.perform import performs
+from pyruntime.launch.rootfs import Rootfs
+from pyruntime.launch.sync import TERMINAL
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
+from pyruntime.plan.process import OpenTerminal
 
 _PTMX_DEVICE = (5, 2)  # TTYAUX_MAJOR, and the minor that devpts gives it
 _SLAVE_MAJOR = 136  # UNIX98_PTY_SLAVE_MAJOR; the minor is the pty's number
 _TERMINAL = posix.O_RDWR | posix.O_NOCTTY | posix.O_CLOEXEC
 _NO_DEVPTS = "a terminal needs a mount of type devpts on /dev/pts"
 _LONGEST_NAME = 4096  # PATH_MAX; what is received with a descriptor is never longer
+
+
+@performs(OpenTerminal)
+def open_terminal(step: OpenTerminal, rootfs: Rootfs) -> None:
+    """A pty in the container's devpts: its master for the one outside, its slave for us and as /dev/
+
+    runc:libcontainer/init_linux.go:/^func setupConsole/
+    """
+    master_fd, slave_fd = open_pty(rootfs.root.fd)
+    if step.rows or step.columns:
+        set_window_size(master_fd, step.rows, step.columns)
+    console_fd = rootfs.root.make_file("/dev/console", 0o666)
+    syscalls.mount(proc_fd(slave_fd), proc_fd(console_fd), "", c.MS_BIND, "")
+    posix.close(console_fd)
+    name = f"/dev/pts/{pty_number(master_fd)}"
+    if rootfs.console_fd >= 0:
+        send_master(rootfs.console_fd, master_fd, name)
+        posix.close(rootfs.console_fd)
+    else:
+        rootfs.channel.send(TERMINAL)
+        send_master(rootfs.channel.fd, master_fd, name)
+    posix.close(master_fd)
+    become_controlling(slave_fd)
 
 
 def open_pty(rootfs_fd: int) -> tuple[int, int]:
@@ -94,25 +122,6 @@ def become_controlling(slave_fd: int) -> None:
             posix.dup2(slave_fd, number)
     if slave_fd > 2:
         posix.close(slave_fd)
-
-
-def own_stdio(uid: int) -> None:
-    """Give stdin, stdout and stderr to the container's user, who could not reopen /dev/stdout or /dev/tty otherwise.
-
-    What may not be given away stays as it is, as in runc: /dev/null, an inode of an unmapped owner (EPERM), a
-    read-only file system. Raises KernelError for all else.
-    Companion: runc:libcontainer/init_linux.go:/^func fixStdioPermissions/.
-    """
-    for fd in (0, 1, 2):
-        status = posix.fstat(fd)
-        is_null = status.st_mode & c.S_IFMT == c.S_IFCHR and status.st_rdev == posix.makedev(1, 3)
-        if status.st_uid == uid or is_null:
-            continue
-        try:
-            posix.fchown(fd, uid, -1)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EROFS):
-                raise KernelError(f"fchown({fd}, {uid}, -1)", error.errno or 0) from None
 
 
 def connect_console_socket(path: str) -> int:

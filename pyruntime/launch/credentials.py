@@ -12,7 +12,6 @@ import posix
 
 from pyruntime import report
 from pyruntime.errors import ConfigError, Error, KernelError
-from pyruntime.launch import console
 from pyruntime.launch.paths import Root
 from pyruntime.launch.perform import performs
 from pyruntime.linux import caps, syscalls
@@ -78,7 +77,7 @@ def limit_bounding(step: LimitBounding, process: Process) -> None:
 def become_user(step: BecomeUser, process: Process) -> None:
     """runc:libcontainer/init_linux.go:/^func setupUser/ and its caller."""
     entered = _enter(step.cwd, last_chance=False)
-    console.own_stdio(step.uid)
+    own_stdio(step.uid)
     # Keep the permitted set across setresuid: SetCapabilities still needs it. See capabilities(7), "Effect of user ID changes".
     syscalls.prctl(c.PR_SET_KEEPCAPS, 1)
     if step.groups or not process.rootless:  # a rootless user namespace has lost setgroups, see user_namespaces(7)
@@ -153,6 +152,25 @@ def _verify_cwd(cwd: str) -> None:
         reached = ""
     if not reached.startswith("/"):
         raise Error(f"the working directory {cwd} is outside of the container", where="config.json#/process/cwd")
+
+
+def own_stdio(uid: int) -> None:
+    """Give stdin, stdout and stderr to the container's user, who could not reopen /dev/stdout or /dev/tty otherwise.
+
+    What may not be given away stays as it is, as in runc: /dev/null, an inode of an unmapped owner (EPERM), a
+    read-only file system. Raises KernelError for all else.
+    Companion: runc:libcontainer/init_linux.go:/^func fixStdioPermissions/.
+    """
+    for fd in (0, 1, 2):
+        status = posix.fstat(fd)
+        is_null = status.st_mode & c.S_IFMT == c.S_IFCHR and status.st_rdev == posix.makedev(1, 3)
+        if status.st_uid == uid or is_null:
+            continue
+        try:
+            posix.fchown(fd, uid, -1)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EROFS):
+                raise KernelError(f"fchown({fd}, {uid}, -1)", error.errno or 0) from None
 
 
 def _home(uid: int) -> str:

@@ -10,14 +10,19 @@ import posix
 
 from pyruntime import report
 from pyruntime.errors import KernelError, ProtocolError
-from pyruntime.launch import console
 from pyruntime.launch.child import Launch, become_container
 from pyruntime.launch.namespaces import Namespaces, clone_child, write_maps
 from pyruntime.launch.perform import perform, performs
 from pyruntime.launch.sync import GO, MAPS, PID, READY, TERMINAL, WARNING, Channel, channel_pair
 from pyruntime.linux import proc, syscalls
-from pyruntime.plan.process import RLIMITS, AdjustOomScore, LimitResource
+from pyruntime.plan.mounts import MountFilesystem
+from pyruntime.plan.namespaces import MapIds
+from pyruntime.plan.process import RLIMITS, AdjustOomScore, LimitResource, OpenTerminal
 from pyruntime.plan.step import NAMESPACES, PARENT, ROOTFS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyruntime.plan.step import Plan
 
 _SIGKILL = 9
 
@@ -58,6 +63,7 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
 
     Raises KernelError, ConfigError for a namespace that can't be joined.
     """
+    _import_performers(launch.plan)
     ours, theirs = channel_pair()
     namespaces = Namespaces(launch.plan.phase(NAMESPACES))
     try:
@@ -88,7 +94,9 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
         elif word == PID:
             _take_over(child, int(fields[0]))
         elif word == TERMINAL:
-            child.master_fd = console.receive_master(child.channel.fd)[0]
+            from pyruntime.launch.console import receive_master
+
+            child.master_fd = receive_master(child.channel.fd)[0]
         elif word == WARNING:
             report.warn(fields[0])
         else:
@@ -119,10 +127,19 @@ def limit_resource(step: LimitResource, child: Child) -> None:
     syscalls.prlimit(child.pid, RLIMITS[step.kind], step.soft, step.hard)
 
 
+def _import_performers(plan: Plan) -> None:
+    """Import what only some plans need, before the child is sealed."""
+    for step in plan:
+        if isinstance(step, OpenTerminal):
+            from pyruntime.launch import console  # noqa: F401
+        elif isinstance(step, MountFilesystem) and step.copy_up:
+            from pyruntime.launch import treecopy  # noqa: F401
+
+
 def _serve_maps(child: Child, launch: Launch) -> None:
-    step = next(step for step in launch.plan.phase(NAMESPACES) if type(step).__name__ == "MapIds")
+    step = next(step for step in launch.plan if isinstance(step, MapIds))
     try:
-        write_maps(child.pid, step, privileged=not launch.rootless)  # type: ignore[arg-type]
+        write_maps(child.pid, step, privileged=not launch.rootless)
     except KernelError as error:
         error.where = error.where or step.where
         raise

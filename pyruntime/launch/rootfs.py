@@ -12,9 +12,8 @@ from __future__ import annotations
 import errno
 import posix
 
-from pyruntime.cgroup.manager import find_v2
+from pyruntime.cgroup.creation import find_v2
 from pyruntime.errors import ConfigError, Error, KernelError
-from pyruntime.launch import treecopy
 from pyruntime.launch.paths import O_PATH, Root, proc_fd
 from pyruntime.launch.perform import performs
 from pyruntime.linux import constants as c
@@ -41,6 +40,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyruntime.launch.sync import Channel
+
 _S_IFMT, _S_IFDIR, _S_IFCHR, _S_IFBLK, _S_IFIFO = 0o170000, 0o040000, 0o020000, 0o060000, 0o010000
 _NODE_TYPES = {"c": _S_IFCHR, "b": _S_IFBLK, "p": _S_IFIFO}
 
@@ -66,15 +67,21 @@ _LOCKED = c.MS_RDONLY | c.MS_NOSUID | c.MS_NODEV | c.MS_NOEXEC | _ATIMES
 
 
 class Rootfs:
-    """The root file system while it is built. `cgroup_path` is the container's cgroup on the host, "" for none."""
+    """The root file system while it is built.
 
-    __slots__ = ("cgroup_path", "mask_fd", "path", "root")
+    `cgroup_path` is the container's cgroup on the host, "" for none. `console_fd` and `channel` are where the master of
+    a terminal goes: to a connected --console-socket, or to the parent where that is -1.
+    """
+
+    __slots__ = ("cgroup_path", "channel", "console_fd", "mask_fd", "path", "root")
 
     root: Root  # set when the root has become a mount point
 
-    def __init__(self, path: str, cgroup_path: str) -> None:
+    def __init__(self, path: str, cgroup_path: str, console_fd: int, channel: Channel) -> None:
         self.path = path
         self.cgroup_path = cgroup_path
+        self.console_fd = console_fd
+        self.channel = channel
         self.mask_fd = -1  # an empty read-only tmpfs, once one is mounted
 
 
@@ -370,7 +377,9 @@ def _finish(step: MountFilesystem | BindMount, rootfs: Rootfs, hidden_fd: int = 
     mounted_fd = rootfs.root.open(step.target)
     try:
         if hidden_fd >= 0:
-            treecopy.copy_up(hidden_fd, mounted_fd)
+            from pyruntime.launch.treecopy import copy_up  # imported before the seal, by parent.py
+
+            copy_up(hidden_fd, mounted_fd)
         if step.recursive != (0, 0):
             syscalls.mount_setattr(mounted_fd, "", c.AT_EMPTY_PATH | c.AT_RECURSIVE, *step.recursive)
         for flags in step.propagation:

@@ -34,10 +34,8 @@ import posix
 
 from pyruntime import errors
 from pyruntime.errors import Error, KernelError, ProtocolError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from _socket import socket
+from pyruntime.linux import constants as c
+from pyruntime.linux import syscalls
 
 MAPS, GO, PID, TERMINAL, READY, ERROR, WARNING = "maps", "go", "pid", "terminal", "ready", "error", "warning"
 
@@ -98,10 +96,8 @@ class Channel:
 
 def channel_pair() -> tuple[Channel, Channel]:
     """A connected pair, both ends close-on-exec. See socketpair(2), unix(7) SOCK_SEQPACKET."""
-    from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socketpair
-
-    ends: tuple[socket, socket] = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
-    return Channel(ends[0].detach()), Channel(ends[1].detach())
+    ours, theirs = syscalls.socketpair(c.AF_UNIX, c.SOCK_SEQPACKET)
+    return Channel(ours), Channel(theirs)
 
 
 def execve_error(report: bytes) -> KernelError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import posix
+from _struct import pack
 from sys import byteorder
 
 from pyruntime.errors import KernelError
@@ -43,11 +44,7 @@ _MOST_PROGRAMS = 64  # BPF_CGROUP_MAX_PROGS: more cannot be attached to one cgro
 def _instruction(code: int, destination: int, source: int = 0, offset: int = 0, immediate: int = 0) -> bytes:
     """struct bpf_insn. The registers are bit fields of one byte, which big-endian machines fill from the other end."""
     first, second = (destination, source) if byteorder == "little" else (source, destination)
-    return (
-        bytes((code, second << 4 | first))
-        + offset.to_bytes(2, byteorder, signed=True)
-        + (immediate & 0xFFFFFFFF).to_bytes(4, byteorder)
-    )
+    return pack("=BBhI", code, second << 4 | first, offset, immediate & 0xFFFFFFFF)
 
 
 def device_program(rules: Iterable[Rule], default_allow: bool) -> bytes:

@@ -162,16 +162,22 @@ _LONGEST = 200  # characters of one argument in an error's text
 
 
 def _failure(frame: FrameType, number: int) -> KernelError:
-    """The error of a wrapper's call: its name and arguments as they were written, empty ones left out."""
-    code = frame.f_code
-    name = code.co_name
+    """The error of a wrapper's call. Its text is made when somebody asks for it, from the arguments of now."""
+    name = frame.f_code.co_name
+    parameters = frame.f_code.co_varnames[: frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount]
+    values = frame.f_locals
+    return KernelError(lambda: _text(name, parameters, values), number, hint=hint(name, number))
+
+
+def _text(name: str, parameters: tuple[str, ...], values: dict[str, Any]) -> str:
+    """A call as it would be written, empty arguments left out."""
     shown = []
-    for parameter in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
-        value = frame.f_locals[parameter]
+    for parameter in parameters:
+        value = values[parameter]
         if value is not None and value not in ("", b"") and not (value == 0 and parameter in _USUALLY_ZERO):
             # mount(2) calls it a type, which in Python is another word
             shown.append(f"{'type' if parameter == 'fstype' else parameter}={_show(name, parameter, value)}")
-    return KernelError(f"{name}({', '.join(shown)})", number, hint=hint(name, number))
+    return f"{name}({', '.join(shown)})"
 
 
 def _show(name: str, parameter: str, value: object) -> str:

@@ -62,6 +62,7 @@ from pyruntime.linux.constants import (
     SYS_setresuid,
     SYS_signalfd4,
     SYS_socket,
+    SYS_socketpair,
     SYS_umount2,
     SYS_unshare,
 )
@@ -208,6 +209,14 @@ def socket(family: int, type: int, protocol: int = 0) -> int:
     """The descriptor of a socket, without 0.2 ms for importing _socket. See socket(2)."""
     type |= SOCK_CLOEXEC
     return call(SYS_socket, family, type, protocol)
+
+
+def socketpair(family: int, type: int, protocol: int = 0) -> tuple[int, int]:
+    """Two connected sockets, as cheaply. See socketpair(2)."""
+    type |= SOCK_CLOEXEC
+    sv = buffer(8)
+    call(SYS_socketpair, family, type, protocol, sv)
+    return int.from_bytes(sv.raw[:4], byteorder), int.from_bytes(sv.raw[4:], byteorder)
 
 
 def ioctl(fd: int, request: int, argument: int | Buffer = 0) -> int:

@@ -219,7 +219,7 @@ def test_become_controlling_needs_a_session(pty: tuple[int, int]) -> None:
 @pytest.mark.needs("root")
 def test_own_stdio(tmp_path: Path) -> None:
     target = tmp_path / "out"
-    script = "from pyruntime.launch import console; console.own_stdio(4711)"
+    script = "from pyruntime.launch import credentials; credentials.own_stdio(4711)"
     null_before = os.stat("/dev/null").st_uid
     with target.open("w") as out:
         subprocess.run(
