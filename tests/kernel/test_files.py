@@ -142,6 +142,18 @@ def test_ioctl_and_socket_reach_the_kernel() -> None:
     os.close(fd)
 
 
+def test_socketpair_connects_its_two_ends() -> None:
+    one, other = syscalls.socketpair(c.AF_UNIX, c.SOCK_STREAM)
+    assert closes_on_exec(one)
+    assert closes_on_exec(other)
+    os.write(one, b"there")
+    os.write(other, b"and back")
+    assert (os.read(other, 100), os.read(one, 100)) == (b"there", b"and back")
+    os.close(one)
+    assert os.read(other, 100) == b""
+    os.close(other)
+
+
 @pytest.mark.needs("root")
 def test_bpf_reads_the_attributes() -> None:
     """An array map of one int: its descriptor comes back, and one of an unknown kind is refused."""
