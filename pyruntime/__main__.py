@@ -46,10 +46,10 @@ def console_script() -> NoReturn:
     runs as root imports.
     """
     if not (sys.flags.isolated and sys.flags.no_site):
-        from pyruntime.cli.launcher import launcher_code, library_path
+        from pyruntime.cli.launcher import FLAGS, launcher_code, library_path
 
         code = launcher_code(library_path())
-        posix.execve(sys.executable, [sys.executable, "-IS", "-c", code, *sys.argv[1:]], posix.environ)
+        posix.execve(sys.executable, [sys.executable, FLAGS, "-c", code, *sys.argv[1:]], posix.environ)
     main()
 
 
@@ -95,7 +95,9 @@ def _run(call: Call, argv: list[str]) -> int:
     if call.settings["version"]:
         emit(f"pyruntime version {VERSION}\nspec: {SPEC_VERSION}\npython: {sys.version.split()[0]}\n")
         return 0
-    if not call.verb or call.settings["help"] or call.options["help"]:
+    if not call.verb:
+        return _help(call, ["--help"])
+    if call.options["help"]:
         return _help(call, argv)
     module, _, function = call.handler.partition(":")
     name = "pyruntime.cli." + module

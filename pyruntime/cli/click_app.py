@@ -32,8 +32,7 @@ HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 def help_or_complete(argv: list[str]) -> int:
     """Print the help that `argv` asks for, or do what the completion variable says; return the exit status."""
-    words = argv or ["--help"]
-    status = build().main(words, PROGRAM, complete_var=COMPLETION_VARIABLE, standalone_mode=False, obj=Call())
+    status = build().main(argv, PROGRAM, complete_var=COMPLETION_VARIABLE, standalone_mode=False, obj=Call())
     return status if isinstance(status, int) else 0
 
 

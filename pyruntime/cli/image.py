@@ -109,7 +109,9 @@ def _compile(path: str) -> CodeType:
 
 def _without_lines(code: CodeType) -> CodeType:
     """Line tables and paths are a quarter of the image, and only tracebacks want them."""
-    constants = (_without_lines(constant) if isinstance(constant, type(code)) else constant for constant in code.co_consts)
+    constants = (
+        _without_lines(constant) if isinstance(constant, type(code)) else constant for constant in code.co_consts
+    )
     return code.replace(co_linetable=b"", co_filename="<image>", co_consts=tuple(constants))
 
 

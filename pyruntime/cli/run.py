@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyruntime.cli.parse import Call
 
 ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
+ID_LENGTH = 200  # of a generated ID before its number: a file name ends at 255
 TRIES = 100  # for a generated ID, against other callers that take the same one at the same time
 
 
@@ -39,6 +40,7 @@ def create(call: Call) -> int:
 def _bring_up(call: Call, action: Callable[..., int | None], extra: dict[str, bool], *, tell_id: bool) -> int:
     """Call the library once with the ID given, or until one of the generated IDs is free."""
     settings, options = call.settings, call.options
+    _keep_from_cleaners(settings["root"])
     bundle_path, id = bundle_and_id(call.operands[0], options["bundle"])
     keywords = {
         "root": settings["root"],
@@ -69,6 +71,21 @@ def _bring_up(call: Call, action: Callable[..., int | None], extra: dict[str, bo
             emit(free + "\n")  # the caller could not know it, and needs it for start, state and delete
         break
     return status
+
+
+def _keep_from_cleaners(root: str) -> None:
+    """Make a --root below $XDG_RUNTIME_DIR sticky: a cleaner of that directory passes such files over.
+
+    See the XDG Base Directory Specification, and runc:main.go:/XDG_RUNTIME_DIR/. Raises OSError.
+    """
+    runtime_dir = posix.environ.get(b"XDG_RUNTIME_DIR")
+    if not posix.geteuid() or not runtime_dir or root.encode("utf-8", "surrogateescape") != runtime_dir + b"/pyruntime":
+        return
+    try:
+        posix.mkdir(root, 0o700)
+    except FileExistsError:
+        return  # made so by an earlier call
+    posix.chmod(root, 0o1700)
 
 
 def bundle_and_id(operand: str, bundle_option: str) -> tuple[str, str]:
@@ -103,7 +120,7 @@ def id_from_path(bundle_path: str) -> str:
     if name in ("", ".", ".."):
         # The name is elsewhere: behind a chdir, which tells it.
         name = _real_name(bundle_path)
-    return "".join(char if char in ID_LETTERS else "-" for char in name)[:1000].strip(".-") or "bundle"
+    return "".join(char if char in ID_LETTERS else "-" for char in name)[:ID_LENGTH].strip(".-") or "bundle"
 
 
 def _real_name(path: str) -> str:
