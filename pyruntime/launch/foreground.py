@@ -96,10 +96,10 @@ class Foreground:
 
             self._relay = Relay(master_fd)
         try:
+            self._look_for_init()
             if self._host is not None and self._relay is not None:
                 self._host.copy_size(self._relay.master_fd)
                 self._host.enter_raw_mode()
-            self._reap()
             return self._loop()
         finally:
             if self._relay is not None:
@@ -171,17 +171,26 @@ class Foreground:
         if self._host is not None and self._relay is not None and self._relay.master_fd >= 0:
             self._host.copy_size(self._relay.master_fd)
 
+    def _look_for_init(self) -> None:
+        """Make sure that init is our child, or there would be no end to the waiting. It may have ended already."""
+        try:
+            pid, status = posix.waitpid(self._init_pid, posix.WNOHANG)
+        except ChildProcessError:
+            raise Error(f"process {self._init_pid} is not our child: its exit status can't be known") from None
+        self._note_exit(pid, status)
+
     def _reap(self) -> None:
-        """Take the exit status of every child that has ended. Raises Error if init is nobody's child of ours."""
+        """Collect every child that has ended: init, orphans of the container, the terminal's guardian."""
         while True:
             try:
                 pid, status = posix.waitpid(-1, posix.WNOHANG)
             except ChildProcessError:
-                if self._exit_status is None:
-                    raise Error(f"process {self._init_pid} is not our child: its exit status can't be known") from None
                 return
             if pid == 0:
                 return
-            if pid == self._init_pid:
-                code = posix.waitstatus_to_exitcode(status)
-                self._exit_status = code if code >= 0 else 128 - code
+            self._note_exit(pid, status)
+
+    def _note_exit(self, pid: int, status: int) -> None:
+        if pid == self._init_pid:
+            code = posix.waitstatus_to_exitcode(status)
+            self._exit_status = code if code >= 0 else 128 - code

@@ -39,6 +39,9 @@ def become(command: list[str], foreground: Foreground, slave_fd: int) -> NoRetur
 
 def main(arguments: list[str]) -> int:
     """What launch.parent does around Foreground, without a container."""
+    ready_fd = int(os.environ.get("READY", "-1"))
+    if ready_fd >= 0:
+        os.set_inheritable(ready_fd, False)
     wants_terminal = arguments[0] == "--terminal"
     command = arguments[1:] if wants_terminal else arguments
     syscalls.prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -52,9 +55,9 @@ def main(arguments: list[str]) -> int:
     if wants_terminal:
         os.close(slave_fd)
     pidfd = os.pidfd_open(pid)
-    if "READY" in os.environ:
-        os.write(int(os.environ["READY"]), str(pid).encode())
-        os.close(int(os.environ["READY"]))
+    if ready_fd >= 0:
+        os.write(ready_fd, str(pid).encode())
+        os.close(ready_fd)
     try:
         return foreground.supervise(pid, pidfd, master_fd if wants_terminal else None)
     finally:
