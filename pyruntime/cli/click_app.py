@@ -66,6 +66,7 @@ def build() -> click.Group:
     group = Program(
         name=PROGRAM,
         help=manual.PROGRAM,
+        epilog=manual.COMPLETION,
         params=[_option(option) for option in GLOBAL if option[0] != "help"],
         context_settings=HELP_NAMES,
         callback=_take_settings,

@@ -16,6 +16,12 @@ The commands, their options and what they print are runc's, so whatever drives r
 Global options go before the command.
 """
 
+COMPLETION = """\
+\b
+Completion, for bash (zsh_source and fish_source do the same for those):
+  eval "$(_PYRUNTIME_COMPLETE=bash_source pyruntime)"
+"""
+
 _BUNDLE_OR_ID = """\
 ID is the container's name: letters, digits and _ + - . in any order. Where --bundle is not given, the current
 directory is the bundle. If it is not one, or if there is a slash in what you give, it is taken for the bundle's
