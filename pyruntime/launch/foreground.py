@@ -108,9 +108,16 @@ class Foreground:
                 self._host.close()
 
     def close(self) -> None:
-        """Unblock the signals; those that came meanwhile have their usual effect. A second call does nothing."""
+        """Unblock the signals. A second call does nothing.
+
+        Where the start failed, those that came meanwhile have their usual effect now. Where the container ran, they were
+        meant for it and came too late: dropped, or a second Ctrl-C would replace its exit status by ours.
+        """
         if self._signal_fd < 0:
             return
+        if self._exit_status is not None:
+            while self._read_signals():
+                continue
         posix.close(self._signal_fd)
         self._signal_fd = -1
         if self._host is not None:
@@ -134,12 +141,8 @@ class Foreground:
                 relay.copy(ready)
 
     def _take_signals(self) -> None:
-        """Serve every signal that is waiting."""
-        try:
-            data = posix.read(self._signal_fd, _SIGINFO.size * 32)
-        except BlockingIOError:
-            return
-        for number, _, _, sender_pid in _SIGINFO.iter_unpack(data):
+        """Serve the signals that are waiting."""
+        for number, _, _, sender_pid in _SIGINFO.iter_unpack(self._read_signals()):
             if number == _signal.SIGCHLD:
                 self._reap()
             elif number == _signal.SIGWINCH:
@@ -148,6 +151,13 @@ class Foreground:
                 continue  # our own write to a pipe without a reader; the error told us already
             else:
                 self._forward(number)
+
+    def _read_signals(self) -> bytes:
+        """Some struct signalfd_siginfo, none where nothing is waiting."""
+        try:
+            return posix.read(self._signal_fd, _SIGINFO.size * 32)
+        except BlockingIOError:
+            return b""
 
     def _forward(self, number: int) -> None:
         """Pass a signal on to init."""

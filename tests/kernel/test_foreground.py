@@ -268,6 +268,24 @@ print("not reached")
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, b"")
 
 
+def test_signals_that_come_too_late_leave_the_status_alone() -> None:
+    script = """
+import os, signal
+from pyruntime.launch.foreground import Foreground
+foreground = Foreground()
+pid = os.fork()
+if pid == 0:
+    os._exit(7)
+status = foreground.supervise(pid, os.pidfd_open(pid))
+for number in (signal.SIGINT, signal.SIGTERM, *[signal.SIGRTMIN] * 100):
+    os.kill(os.getpid(), number)
+foreground.close()
+os._exit(status)
+"""
+    done = subprocess.run(python(script), cwd=CHECKOUT, capture_output=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (7, b"")
+
+
 def test_nohup_keeps_the_hang_up_from_the_container(run: Callable[..., Runtime]) -> None:
     runtime = run(
         *python(TELL_SIGNALS),
