@@ -275,7 +275,8 @@ def test_loopback_carries_a_packet(container: Container) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("net.ipv4.ip_unprivileged_port_start", "80"), ("net/ipv4/ping_group_range", "5\t9"), ("kernel.shm_rmid_forced", "1"),
+    [("net.ipv4.ip_unprivileged_port_start", "80"), ("net/ipv4/ping_group_range", "5\t9"),
+     ("kernel.shm_rmid_forced", "1"),
      ("kernel.msgmax", "16384"), ("fs.mqueue.msg_max", "12")],
 )  # fmt: skip
 def test_sysctl(container: Container, name: str, value: str) -> None:

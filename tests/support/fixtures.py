@@ -125,7 +125,8 @@ def refused(container: Container, leftovers: Leftovers) -> Refused:
 
     def refuse(place: str, *flags: str) -> Result:
         result = container.run(*flags)
-        assert result.status == 1, result
+        # Since 1.2 runc learns of a failed execve(2) by its init's exit status only.
+        assert result.status in ((1,) if identify().name == "pyruntime" else (1, 255)), result
         assert result.stderr, "refused in silence"
         assert "Traceback" not in result.stderr, result.stderr
         if identify().name == "pyruntime":
