@@ -110,8 +110,8 @@ class Foreground:
     def close(self) -> None:
         """Unblock the signals. A second call does nothing.
 
-        Where the start failed, those that came meanwhile have their usual effect now. Where the container ran, they were
-        meant for it and came too late: dropped, or a second Ctrl-C would replace its exit status by ours.
+        Where the start failed, those that came meanwhile have their usual effect now. Where the container ran, they
+        were meant for it and came too late: dropped, or a second Ctrl-C would replace its exit status by ours.
         """
         if self._signal_fd < 0:
             return
