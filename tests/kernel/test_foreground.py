@@ -514,12 +514,13 @@ def test_no_busy_loop(seat: Seat) -> None:
     runtime = seat.run("sh", "-c", "echo closed; exec 0<&- 1>&- 2>&-; exec sleep 30", stdin=subprocess.DEVNULL)
     seat.wait_for(b"closed")
     process = psutil.Process(runtime.pid)
-    before = process.cpu_times()
-    switches = process.num_ctx_switches().voluntary
+    switches = process.num_ctx_switches()
     time.sleep(0.5)
-    after = process.cpu_times()
-    assert after.user + after.system - before.user - before.system < 0.2
-    assert process.num_ctx_switches().voluntary - switches < 50
+    after = process.num_ctx_switches()
+    # A loop that spins is woken thousands of times, or never sleeps and is driven out again and again.
+    assert after.voluntary - switches.voluntary < 20
+    assert after.involuntary - switches.involuntary < 20
+    assert process.status() == psutil.STATUS_SLEEPING
     os.kill(runtime.pid, signal.SIGTERM)
     assert runtime.status() == 128 + signal.SIGTERM
 
