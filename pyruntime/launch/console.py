@@ -37,7 +37,7 @@ _LONGEST_NAME = 4096  # PATH_MAX; what is received with a descriptor is never lo
 
 @performs(OpenTerminal)
 def open_terminal(step: OpenTerminal, rootfs: Rootfs) -> None:
-    """A pty in the container's devpts: its master for the one outside, its slave for us and as /dev/
+    """A pty in the container's devpts: its master for the one outside, its slave for us and as /dev/console.
 
     runc:libcontainer/init_linux.go:/^func setupConsole/
     """
