@@ -14,15 +14,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from scripts.lib.environment import checkout_launcher
 from tests import capabilities
 
+HANGS = 120  # seconds that no test takes, in the VM either
 GAPS = pytest.StashKey[dict[str, str]]()
 
 
@@ -72,6 +75,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if must_run() & gaps.keys():
         pytest.fail(f"PYRUNTIME_MUST_RUN: {told}", pytrace=False)
     pytest.skip(told)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A hang fails its test and lets the others run: a container that nobody ends may keep a pipe open for ever."""
+
+    def give_up(_signal: int, _frame: FrameType | None) -> None:
+        raise TimeoutError(f"{item.nodeid} hangs: not done after {HANGS} s")
+
+    previous = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(HANGS)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 UNEXPLAINED = "PYRUNTIME_MUST_RUN: skipped without the `needs` marker, so nobody would notice that it never runs: "
