@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
@@ -144,7 +145,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def runtime() -> Iterator[str]:
     """The path of the runtime under test: $RUNTIME, or this checkout's own."""
     if chosen := os.environ.get("RUNTIME"):
         path = shutil.which(chosen)
@@ -152,4 +153,6 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             pytest.fail(f"RUNTIME={chosen} is not to be found", pytrace=False)
         yield path
     else:
-        yield str(checkout_launcher(tmp_path_factory.mktemp("runtime"), sys.executable))
+        with tempfile.TemporaryDirectory(prefix="pyruntime-tests-") as folder:  # not pytest's, which is root's alone
+            os.chmod(folder, 0o755)
+            yield str(checkout_launcher(Path(folder), sys.executable))
