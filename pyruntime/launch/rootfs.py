@@ -14,6 +14,7 @@ import posix
 
 from pyruntime.cgroup.creation import find_v2
 from pyruntime.errors import ConfigError, Error, KernelError
+from pyruntime.launch import treecopy
 from pyruntime.launch.paths import O_PATH, Root, proc_fd
 from pyruntime.launch.perform import performs
 from pyruntime.linux import constants as c
@@ -377,9 +378,7 @@ def _finish(step: MountFilesystem | BindMount, rootfs: Rootfs, hidden_fd: int = 
     mounted_fd = rootfs.root.open(step.target)
     try:
         if hidden_fd >= 0:
-            from pyruntime.launch.treecopy import copy_up  # imported before the seal, by parent.py
-
-            copy_up(hidden_fd, mounted_fd)
+            treecopy.copy_up(hidden_fd, mounted_fd)
         if step.recursive != (0, 0):
             syscalls.mount_setattr(mounted_fd, "", c.AT_EMPTY_PATH | c.AT_RECURSIVE, *step.recursive)
         for flags in step.propagation:
