@@ -92,7 +92,8 @@ def need_packages(*packages: str, what_for: str, optional: bool = False) -> bool
     if os.geteuid() == 0:
         say(f"installing {' '.join(missing)} with apt ({what_for})")
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-        install = ["apt-get", "install", "--yes", "--quiet", "--quiet", "--no-install-recommends", *missing]
+        install = ["apt-get", "install", "--yes", "--quiet", "--quiet", "--no-install-recommends"]
+        install += ["-o", "DPkg::Lock::Timeout=300", *missing]
         # A new image has no package list, and an old one names versions that are gone.
         if call(install, quiet) == 0 or call(["apt-get", "update", "-q"], quiet) + call(install, quiet) == 0:
             return True

@@ -115,10 +115,12 @@ def boot_command(machine: Machine, root: Path, tree: Path, out: Path, scratch: P
         return [str(machine.program), *size, *disks, *console, *guest, *names]
     command = [str(machine.program), "-accel", "tcg", "-cpu", "max", "-m", MEMORY, "-smp", "1"]
     command += ["-no-reboot", "-nodefaults", "-nographic", "-serial", "stdio", "-nic", "none"]
-    for number, (disk, options) in enumerate(((root, ",snapshot=on"), (tree, ",readonly=on"), (out, ""))):
+    # One controller with three namespaces: several controllers would get their names in the order they are found.
+    command += ["-device", "nvme,id=disks,serial=disks"]
+    for number, (disk, options) in enumerate(((root, ",snapshot=on"), (tree, ",readonly=on"), (out, "")), start=1):
         command += ["-drive", f"file={disk},format=raw,if=none,id=d{number}{options}"]
-        command += ["-device", f"nvme,drive=d{number},serial=d{number}"]
-    names = ["root=/dev/nvme0n1", "tree=/dev/nvme1n1", "out=/dev/nvme2n1", "console=ttyS0"]
+        command += ["-device", f"nvme-ns,drive=d{number},bus=disks,nsid={number}"]
+    names = ["root=/dev/nvme0n1", "rootwait", "tree=/dev/nvme0n2", "out=/dev/nvme0n3", "console=ttyS0"]
     return [*command, "-kernel", str(machine.kernel), "-append", " ".join([*guest, *names])]
 
 
