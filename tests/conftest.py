@@ -2,7 +2,7 @@
 
 `@pytest.mark.needs("root", "memory")`: the test is skipped where a capability (capabilities.py) is missing.
 
-PYRUNTIME_MUST_RUN=root,cgroup2,...  a missing one of these fails the test instead, as does any other skip
+PYRUNTIME_MUST_RUN=root,cgroup2,...  a missing one of these (or of "all") fails the test instead, as does any other skip
 PYRUNTIME_DEFER=FILE                 tests whose gaps are all in PYRUNTIME_ELSEWHERE=cpu,memory,... are not run but
                                      listed in FILE: scripts/test runs them in the place that has those
 PYRUNTIME_REPORT=FILE                what passed, failed and was skipped, as JSON (scripts/test adds the places up)
@@ -31,14 +31,14 @@ GAPS = pytest.StashKey[dict[str, str]]()
 
 
 def must_run() -> set[str]:
-    """The capabilities whose absence is a failure."""
+    """The capabilities whose absence is a failure; "all" stands for every one."""
     return {name for name in os.environ.get("PYRUNTIME_MUST_RUN", "").split(",") if name}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker and refuse a misspelt switch, which would skip in silence."""
     config.addinivalue_line("markers", "needs(*capabilities): what the machine must be able to do, see capabilities.py")
-    if unknown := sorted(name for name in must_run() if not capabilities.known(name)):
+    if unknown := sorted(name for name in must_run() if name != "all" and not capabilities.known(name)):
         known = ", ".join(capabilities.PROBES)
         raise pytest.UsageError(f"PYRUNTIME_MUST_RUN names {', '.join(unknown)}; there is {known}")
 
@@ -73,7 +73,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if not gaps:
         return
     told = "; ".join(f"needs {name}: {reason}" for name, reason in gaps.items())
-    if must_run() & gaps.keys():
+    if must_run() & {"all", *gaps}:
         pytest.fail(f"PYRUNTIME_MUST_RUN: {told}", pytrace=False)
     pytest.skip(told)
 
