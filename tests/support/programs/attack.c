@@ -1,0 +1,131 @@
+/* The attacker's program for CVE-2019-5736 and its relatives. Standing in the image as the program, as a script's interpreter or
+ * as the dynamic loader, or watching a shared PID namespace, it looks at /proc/PID/exe of whatever it finds, and says
+ *
+ *   VULNERABLE PATH      the object behind it could be opened for writing: a host's file is in the container's hands
+ *   sealed PATH          it cannot, for PATH is read-only for good or a sealed memfd
+ *
+ * access(2) is asked in place of open(2): a running program answers ETXTBSY to open(2), which is no defence (it ends), and asking
+ * harms nothing. No C library, so that it runs in an empty image and as a loader. It looks at /proc/self/exe, whatever its
+ * arguments, but for two: "watch" looks at every process until a file named /stop is there; "look PATH" is the control.
+ */
+#define AT_FDCWD -100
+#define O_PATH 010000000
+#define F_GET_SEALS 1034
+#define F_SEAL_WRITE 8
+#define W_OK 2
+#define MS_REMOUNT 32
+#define MS_BIND 4096
+
+#if defined(__x86_64__)
+enum { SYS_write = 1, SYS_close = 3, SYS_fcntl = 72, SYS_mount = 165, SYS_openat = 257, SYS_readlinkat = 267, SYS_faccessat = 269, SYS_exit = 231 };
+static long call(long number, long a, long b, long c, long d, long e)
+{
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	long result;
+	__asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8) : "rcx", "r11", "memory");
+	return result;
+}
+__asm__(".globl _start\n_start: mov %rsp, %rdi\n and $-16, %rsp\n call begin\n");
+#elif defined(__aarch64__)
+enum { SYS_write = 64, SYS_close = 57, SYS_fcntl = 25, SYS_mount = 40, SYS_openat = 56, SYS_readlinkat = 78, SYS_faccessat = 48, SYS_exit = 94 };
+static long call(long number, long a, long b, long c, long d, long e)
+{
+	register long x8 __asm__("x8") = number;
+	register long x0 __asm__("x0") = a;
+	register long x1 __asm__("x1") = b;
+	register long x2 __asm__("x2") = c;
+	register long x3 __asm__("x3") = d;
+	register long x4 __asm__("x4") = e;
+	__asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4) : "memory");
+	return x0;
+}
+__asm__(".globl _start\n_start: mov x0, sp\n bl begin\n");
+#endif
+
+static void say(const char *word, const char *path)
+{
+	char line[640];
+	long n = 0;
+	while (*word)
+		line[n++] = *word++;
+	line[n++] = ' ';
+	while (*path && n < 630)
+		line[n++] = *path++;
+	line[n++] = '\n';
+	call(SYS_write, 1, (long)line, n, 0, 0);
+}
+
+/* Writes "PREFIX NUMBER SUFFIX" into `text` and returns it. */
+static char *join(char *text, const char *prefix, long number, const char *suffix)
+{
+	char digits[24], *out = text;
+	int n = 0;
+	while (*prefix)
+		*out++ = *prefix++;
+	do
+		digits[n++] = '0' + number % 10;
+	while (number /= 10);
+	while (n)
+		*out++ = digits[--n];
+	while (*suffix)
+		*out++ = *suffix++;
+	*out = 0;
+	return text;
+}
+
+/* 1: could be opened for writing; 0: not; -1: could not be looked at. */
+static int writable(const char *path)
+{
+	char link[64];
+	long fd = call(SYS_openat, AT_FDCWD, (long)path, 0, 0, 0);
+	if (fd < 0)
+		return -1;
+	join(link, "/proc/self/fd/", fd, "");
+	/* A read-only bind mount in the container's own mount namespace would fall to this. */
+	call(SYS_mount, 0, (long)link, 0, MS_REMOUNT | MS_BIND, 0);
+	long may = call(SYS_faccessat, AT_FDCWD, (long)link, W_OK, 0, 0);
+	long seals = call(SYS_fcntl, fd, F_GET_SEALS, 0, 0, 0);
+	call(SYS_close, fd, 0, 0, 0, 0);
+	return may == 0 && !(seals > 0 && (seals & F_SEAL_WRITE));
+}
+
+/* Looks at one file and says so, unless that is what `said` remembers of the last look. */
+static void look(const char *path, unsigned long *said)
+{
+	char target[512];
+	long n = call(SYS_readlinkat, AT_FDCWD, (long)path, (long)target, sizeof target - 1, 0);
+	target[n > 0 ? n : 0] = 0;
+	int verdict = writable(path);
+	unsigned long news = verdict + 2;
+	for (const char *c = target; *c; c++)
+		news = news * 31 + *c;
+	if (verdict < 0 || news == *said)
+		return;
+	*said = news;
+	say(verdict ? "VULNERABLE" : "sealed", n > 0 ? target : path);
+}
+
+static int is(const char *a, const char *b)
+{
+	while (*a && *a == *b)
+		a++, b++;
+	return *a == *b;
+}
+
+void begin(long *stack)
+{
+	long argc = stack[0];
+	char **argv = (char **)(stack + 1), path[64];
+	unsigned long said[200];
+	for (int pid = 0; pid < 200; pid++)
+		said[pid] = 0;
+	const char *word = argc > 1 ? argv[1] : "";
+	if (is(word, "watch"))
+		while (call(SYS_faccessat, AT_FDCWD, (long)"/stop", 0, 0, 0) != 0)
+			for (long pid = 2; pid < 200; pid++)
+				look(join(path, "/proc/", pid, "/exe"), said + pid);
+	else
+		look(argc > 2 && is(word, "look") ? argv[2] : "/proc/self/exe", said);
+	call(SYS_exit, 7, 0, 0, 0, 0);
+}
