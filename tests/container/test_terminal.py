@@ -97,10 +97,11 @@ class TestForeground:
 
     def test_control_d_ends_a_shell(self, shown: Container, screen: Terminal) -> None:
         shown.process["args"] = ["sh"]
+        shown.process["env"].append("PS1=prompt> ")
         process = run_on(screen, shown)
-        screen.read_until("# ")
+        screen.read_until("prompt> ")
         screen.type("echo $((6*7))\r")
-        screen.read_until("42\r\n/ # ")
+        screen.read_until("42\r\nprompt> ")
         screen.type("\x04")
         assert finish(process) == 0
 
