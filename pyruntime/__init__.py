@@ -17,9 +17,13 @@ __all__ = ("__version__", "create", "delete", "kill", "list_containers", "plan_b
 
 
 def __getattr__(name: str) -> Any:
-    """The verbs of `pyruntime.container`, by PEP 562."""
+    """The verbs, by PEP 562: what makes containers from `pyruntime.creation`, all else from `pyruntime.container`."""
     if name not in __all__:
         raise AttributeError(f"module 'pyruntime' has no attribute {name!r}")
+    if name in ("create", "plan_bundle", "run"):
+        from pyruntime import creation
+
+        return getattr(creation, name)
     from pyruntime import container
 
     return getattr(container, name)

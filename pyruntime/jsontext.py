@@ -62,7 +62,8 @@ def decode(text: str) -> object:
         value, end = _scan(body, 0)
     except RecursionError:
         raise ValueError("arrays or objects are nested too deeply") from None
-    except (StopIteration, ValueError):
+    except (StopIteration, ValueError, SystemError):
+        # SystemError: the scanner of Python 3.11 raises nothing where json.decoder, whose error it wants, isn't imported.
         raise ValueError(_explain(text)) from None
     if end != len(body):
         raise ValueError(_explain(text))

@@ -15,7 +15,7 @@ import errno
 import posix
 
 from pyruntime.cgroup.manager import Cgroup, read_text
-from pyruntime.errors import Error, KernelError, StateError, UnsupportedError
+from pyruntime.errors import Error, ExistsError, KernelError, StateError, UnsupportedError
 from pyruntime.linux import proc
 
 # Controllers that count threads one by one; the others work on whole processes (cgroup-v2.rst, "Threads").
@@ -75,7 +75,7 @@ def create(root_path: str, path: str, needed: dict[str, str]) -> Cgroup:
 
     `needed` are the controllers that limits need, each with the place in config.json. They are checked before
     anything is made: UnsupportedError names controller, key and remedy. The other controllers are enabled where that
-    works, so that the container can be counted. StateError: the cgroup is there and has processes, or is frozen.
+    works, so that the container can be counted. ExistsError: the cgroup is there and has processes. StateError: it is frozen.
     KernelError: the tree is not writable. When any is raised, what was made is removed again.
     Companion: opencontainers/cgroups:fs2/create.go:/^func CreateCgroupPath/.
     """
@@ -155,7 +155,7 @@ def _make(directory: str) -> bool:
 def _refuse_used(cgroup: Cgroup) -> None:
     """A cgroup with processes would be limited, killed and counted with the container's."""
     if pids := cgroup.pids(recursive=True):
-        raise StateError(
+        raise ExistsError(
             f"container's cgroup is not empty: {len(pids)} process(es) found",
             where=_PATH_KEY,
             hint=f"see {cgroup.path}/cgroup.procs; each container needs a cgroup of its own",

@@ -35,12 +35,6 @@ CONTROL = (
 LAUNCH = (
     *CONTROL,
     "pyruntime.cli.run",
-    "pyruntime.cgroup.creation",
-    "pyruntime.spec.load",
-    "pyruntime.spec.validate",
-    "pyruntime.plan.build",
-    "pyruntime.launch.limits",
-    "pyruntime.launch.parent",
     "pyruntime.launch.foreground",
 )
 

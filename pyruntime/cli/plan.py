@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 from textwrap import wrap
 
-from pyruntime import container
+from pyruntime import creation
 from pyruntime.cli import emit
 from pyruntime.cli.run import id_from_path
 from pyruntime.errors import UsageError
@@ -38,7 +38,7 @@ def plan(call: Call) -> int:
     """Print the plan as text or JSON."""
     bundle_path, id = _what(call)
     call.subject = id
-    found = container.plan_bundle(bundle_path, id, args=call.args, systemd_cgroup=call.settings["systemd_cgroup"])
+    found = creation.plan_bundle(bundle_path, id, args=call.args, systemd_cgroup=call.settings["systemd_cgroup"])
     if call.options["format"] == "json":
         emit(encode(as_json(found, bundle_path, id), indent="  ") + "\n")
     else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posix
 
-from pyruntime import container
+from pyruntime import creation
 from pyruntime.cli import emit
 from pyruntime.errors import ExistsError
 
@@ -29,12 +29,12 @@ def run(call: Call) -> int:
     """Create and start a container; return its exit status, or 0 at once with --detach."""
     options = call.options
     extra = {name: options[name] for name in ("detach", "keep", "no_subreaper")}
-    return _bring_up(call, container.run, extra, tell_id=options["detach"])
+    return _bring_up(call, creation.run, extra, tell_id=options["detach"])
 
 
 def create(call: Call) -> int:
     """Create a container that waits for `start`."""
-    return _bring_up(call, container.create, {}, tell_id=True)
+    return _bring_up(call, creation.create, {}, tell_id=True)
 
 
 def _bring_up(call: Call, action: Callable[..., int | None], extra: dict[str, bool], *, tell_id: bool) -> int:

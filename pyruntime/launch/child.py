@@ -69,13 +69,13 @@ def become_container(launch: Launch, channel: Channel) -> NoReturn:
         _seal()
         _cut_ties(launch)
         perform(launch.plan.phase(ROOTFS), Rootfs(launch.rootfs_path, launch.cgroup_path, launch.console_fd, channel))
-        process = Process(launch.last_cap, rootless=launch.rootless)
-        perform(launch.plan.phase(PROCESS), process)
-        # All that can fail for want of a resource is done before the parent sets the rlimits.
+        # Written now: the parent is about to set the rlimits, which it may do only while we are still its own user.
         hop_fd = exeseal.sealed(launch.listen_fd, channel.fd if launch.listen_fd < 0 else -1)
-        syscalls.close_range(3 + launch.preserve_fds, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
         channel.send(READY)
         channel.expect(GO)
+        process = Process(launch.last_cap, rootless=launch.rootless)
+        perform(launch.plan.phase(PROCESS), process)
+        syscalls.close_range(3 + launch.preserve_fds, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
         _hop(launch, channel, hop_fd, process)
     except Error as error:
         channel.send_error(error)

@@ -18,7 +18,7 @@ from pyruntime.plan import resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from pyruntime.plan.step import Step
@@ -44,7 +44,7 @@ def make_cgroup(steps: list[Step], *, rootless: bool = False) -> Cgroup | None:
         raise
 
 
-def fill_cgroup(steps: list[Step], cgroup: Cgroup, *, rootless: bool = False) -> None:
+def fill_cgroup(steps: Sequence[Step], cgroup: Cgroup, *, rootless: bool = False) -> None:
     """Perform all the steps of the phase but CreateCgroup, in order. Raises what `perform` raises."""
     for step in steps:
         if not isinstance(step, resources.CreateCgroup):

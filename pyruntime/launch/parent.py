@@ -45,6 +45,11 @@ class Child:
                 posix.close(fd)
         self.pidfd = self.master_fd = -1
 
+    def give_master(self) -> int | None:
+        """The terminal's master, if there is one, which is the caller's from now on."""
+        master_fd, self.master_fd = self.master_fd, -1
+        return master_fd if master_fd >= 0 else None
+
     def kill(self) -> None:
         """End the process and reap it. Its namespaces end with it."""
         try:
@@ -80,7 +85,7 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
 
 
 def serve_until_ready(child: Child, launch: Launch) -> None:
-    """Do for the child what it can't do itself, until it has but to execute; then set what only the parent may.
+    """Do for the child what it can't do itself until its root stands, and then set what only the parent may.
 
     Raises whatever failed in the child; ProtocolError if it died without a word.
     """
@@ -104,14 +109,19 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
 
 
 def release(child: Child) -> None:
-    """Let the child execute: the hop for `create`, the user's program for `run`. Returns when it has.
+    """Let the child become the user's process and execute: the hop for `create`, the program for `run`. Returns when it has.
 
-    Raises KernelError if execve fails.
+    Raises whatever failed: ConfigError if there is no such program, KernelError if execve fails.
     """
     child.channel.send(GO)
-    word, _ = child.channel.receive()
-    if word:
-        raise ProtocolError(f"unexpected message {word!r}")
+    while True:
+        word, fields = child.channel.receive()
+        if word == WARNING:
+            report.warn(fields[0])
+        elif word:
+            raise ProtocolError(f"unexpected message {word!r}")
+        else:
+            return
 
 
 @performs(AdjustOomScore)

@@ -93,9 +93,9 @@ def cut_propagation(step: RootPropagation, rootfs: Rootfs) -> None:
     pivot_root(2) refuses a root whose parent mount is shared. A slave parent, if asked for, is as good as a private one.
     runc:libcontainer/rootfs_linux.go:/^func prepareRoot\\(/
     """
-    # "shared" and "unbindable" can't be had before pivot_root; SharedRoot sets them then.
-    early = step.flags if step.flags & (c.MS_SLAVE | c.MS_PRIVATE) else c.MS_SLAVE | c.MS_REC
-    syscalls.mount("", "/", "", early | c.MS_REC, "")
+    # What is unbindable could not be bound as the root; SharedRoot makes it so when it is.
+    early = c.MS_SLAVE | c.MS_REC if step.flags & c.MS_UNBINDABLE else step.flags
+    syscalls.mount("", "/", "", early, "")
     path = rootfs.path
     while True:
         try:

@@ -10,9 +10,10 @@ r"""How the parent and the container's child talk while a container is being mad
       | <--------------------------------------------- PID ------  |  "the child is 1234, I am done"
       |  meanwhile: device program, state                          |  rootfs, pivot_root
       | <--------------------------------------------- TERMINAL -  |  with the pty's master (SCM_RIGHTS)
-      | <--------------------------------------------- READY ----  |  credentials set, the program found
+      | <--------------------------------------------- READY ----  |  in its new root
       |  rlimits, oom score, state, pid file                       |
       | ---- GO ------------------------------------------------>  |
+      |                                                            |  credentials, the program looked for
       |                                                            |  execveat(the sealed hop)
       |                                                            |  `create`: waits for `start`; `run`: goes on
       | <--------------------------------------------- end ------  |  execve has closed the socket

@@ -70,6 +70,7 @@ def _copy_file(name: str, status: posix.stat_result, source_fd: int, target_fd: 
 
 
 def _take_over(fd: int, status: posix.stat_result) -> None:
-    """Owner first: chown clears the setuid bit that chmod then sets."""
+    """Owner before mode: chown clears the setuid bit that chmod then sets. Times last: the rest has changed them."""
     posix.chown(fd, status.st_uid, status.st_gid)
     posix.chmod(fd, status.st_mode & 0o7777)
+    posix.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -89,7 +89,7 @@ def _read(bundle_path: str) -> bytes:
             kind = "a directory" if status.st_mode & _S_IFMT == _S_IFDIR else "a special file"
             raise ConfigError(f"{path!r} is {kind}, not a regular file", where=CONFIG_NAME)
         chunks, size = [], 0
-        while chunk := posix.read(config_fd, max(status.st_size - size, 0) + 1):
+        while chunk := posix.read(config_fd, max(min(status.st_size, SIZE_LIMIT) - size, 0) + 1):
             chunks.append(chunk)
             size += len(chunk)
             if size > SIZE_LIMIT:

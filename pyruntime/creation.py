@@ -1,0 +1,404 @@
+"""Making containers: `create`, `run`, and the plan of what they would do.
+
+This is where the pieces meet: bundle -> Spec -> Plan -> parent and child -> state. The verbs for containers that exist
+are in container.py, which needs far less.
+
+Read beside runc:utils_linux.go:/^func startContainer/ and runc:libcontainer/factory_linux.go.
+"""
+
+from __future__ import annotations
+
+import posix
+import time
+
+from pyruntime import report
+from pyruntime.cgroup.creation import own_cgroup
+from pyruntime.cgroup.manager import Cgroup
+from pyruntime.errors import Error, KernelError, UnsupportedError, UsageError
+from pyruntime.jsontext import encode
+from pyruntime.launch import limits, parent
+from pyruntime.launch.child import Launch
+from pyruntime.linux import constants, proc, syscalls
+from pyruntime.linux.caps import last_cap
+from pyruntime.plan.build import build, rootfs_path
+from pyruntime.plan.resources import DevicePolicy, cgroup_path
+from pyruntime.plan.step import CGROUP
+from pyruntime.spec import validate
+from pyruntime.spec.load import load
+from pyruntime.state.status import START_SOCKET
+from pyruntime.state.store import Store
+from pyruntime.version import SPEC_VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyruntime.launch.foreground import Foreground
+    from pyruntime.launch.parent import Child
+    from pyruntime.plan.step import Plan
+    from pyruntime.spec.types import Spec
+    from pyruntime.state.store import Record
+
+
+class Options:
+    """What a caller can say about a start besides config.json: the options of the command line, by their names."""
+
+    args: list[str] | None = None  # in place of process.args
+    console_socket: str = ""
+    detach: bool = False
+    keep: bool = False
+    no_new_keyring: bool = False
+    no_pivot: bool = False
+    no_subreaper: bool = False
+    pid_file: str = ""
+    pidfd_socket: str = ""
+    preserve_fds: int = 0
+    rootless: str = "auto"
+    systemd_cgroup: bool = False
+
+    def __init__(self, **named: Any) -> None:
+        for name, value in named.items():
+            if name not in Options.__annotations__:
+                raise TypeError(f"unknown option {name!r}")
+            setattr(self, name, value)
+
+    def is_rootless(self) -> bool:
+        """--rootless: by default, whoever is not root is. runc:rootless_linux.go"""
+        return posix.geteuid() != 0 if self.rootless == "auto" else self.rootless == "true"
+
+
+def create(bundle_path: str, id: str, *, root: str, **options: Any) -> None:
+    """Make a container whose process waits for `start` (runtime.md#create). The options are those of `Options`.
+
+    Raises Error; then nothing is left behind. runc:create.go
+    """
+    start = Start(bundle_path, id, root, Options(detach=True, **options))
+    try:
+        start.make(wait=True)
+    except BaseException:
+        start.undo()
+        raise
+    start.close()
+
+
+def run(bundle_path: str, id: str, *, root: str, **options: Any) -> int:
+    """Make a container and start it. In the foreground: pass signals on, wait, remove it, and return its exit status.
+
+    With detach, return 0 once the program runs. Raises Error; then nothing is left behind. runc:run.go
+    """
+    start = Start(bundle_path, id, root, Options(**options))
+    try:
+        if not start.options.detach:
+            start.come_to_the_foreground()
+        start.make(wait=False)
+        if not start.options.detach:
+            return start.stay()
+    except BaseException:
+        start.undo()
+        raise
+    start.close()
+    return 0
+
+
+def plan_bundle(bundle_path: str, id: str, **options: Any) -> Plan:
+    """What `create` would do with this bundle. Needs no root and changes nothing. Raises Error as `create` would."""
+    path = _absolute(bundle_path)
+    given = Options(**options)
+    return _plan(_load(path, given.args)[0], path, id, given)
+
+
+class Start:
+    """One start of one container, from its reservation to the moment when its process can execute.
+
+    Each attribute is set when the thing exists; whatever has been made, `undo` takes back.
+    """
+
+    __slots__ = (
+        "bundle_path",
+        "cgroup",
+        "child",
+        "config",
+        "foreground",
+        "listen_fd",
+        "options",
+        "pid_file_path",
+        "plan",
+        "reserved",
+        "spec",
+        "store",
+    )
+
+    def __init__(self, bundle_path: str, id: str, root: str, options: Options) -> None:
+        """Read, check and compile; nothing is made yet."""
+        self.options = options
+        self.store = Store(root, id)
+        self.bundle_path = _absolute(bundle_path)
+        self.spec, self.config = _load(self.bundle_path, options.args)
+        self.plan = _plan(self.spec, self.bundle_path, id, options)
+        _check_console(self.spec, options)
+        self.reserved = False
+        self.cgroup: Cgroup | None = None
+        self.child: Child | None = None
+        self.foreground: Foreground | None = None
+        self.listen_fd = -1
+        self.pid_file_path = ""
+
+    def make(self, *, wait: bool) -> None:
+        """Do everything up to the process being able to execute, and let it. `wait`: it shall wait for `start`."""
+        launch = self._launch()
+        self.store.reserve()
+        self.reserved = True
+        record = self._record(launch.rootfs_path)
+        cgroup_fd = self._make_cgroup(launch, record)
+        try:
+            if wait:
+                self.listen_fd = launch.listen_fd = _listen(self.store)
+            self.child = parent.start_child(launch, cgroup_fd)
+        finally:
+            if cgroup_fd is not None:
+                posix.close(cgroup_fd)
+        # While the child builds its root: both take the kernel a while.
+        self._set_device_policy(launch)
+        self.store.write_file("config.json", self.config)
+        parent.serve_until_ready(self.child, launch)
+        record["pid"] = self.child.pid
+        record["startTime"] = proc.start_time(self.child.pid)
+        self.store.write(record)
+        self._publish(self.child)
+        parent.release(self.child)
+
+    def come_to_the_foreground(self) -> None:
+        """Take the signals that are meant for the container, and its orphans unless --no-subreaper."""
+        from pyruntime.launch.foreground import Foreground
+
+        self.foreground = Foreground(terminal=self.spec["process"].get("terminal", False))
+        if not self.options.no_subreaper:
+            syscalls.prctl(constants.PR_SET_CHILD_SUBREAPER, 1)
+
+    def stay(self) -> int:
+        """Wait for a container in the foreground, then remove it unless --keep. Returns its exit status."""
+        child, foreground = self.child, self.foreground
+        if child is None or foreground is None:
+            raise TypeError("only what was started in the foreground can be waited for")
+        exit_status = foreground.supervise(child.pid, child.pidfd, child.give_master())
+        if not self.options.keep:
+            if self.cgroup is not None:
+                self.cgroup.kill()
+                self.cgroup.remove()
+            self.store.remove()
+        self.close()
+        return exit_status
+
+    def undo(self) -> None:
+        """Take back what was made, after a failure. What can't be taken back is told, not raised: a failure is on its way."""
+        self.close()
+        if not self.reserved:
+            return  # nothing of ours exists, and what has this ID is another's
+        if self.child is not None:
+            self.child.kill()
+        try:
+            if self.cgroup is not None:
+                self.cgroup.undo()
+            self.store.remove()
+            if self.pid_file_path:
+                posix.unlink(self.pid_file_path)
+        except (Error, OSError) as error:
+            report.warn(f"left behind: {error}")
+
+    def close(self) -> None:
+        """Let go of the descriptors and of the caller's signals."""
+        if self.child is not None:
+            self.child.close()
+        if self.listen_fd >= 0:
+            posix.close(self.listen_fd)
+            self.listen_fd = -1
+        if self.foreground is not None:
+            self.foreground.close()
+
+    def _launch(self) -> Launch:
+        """What the child is to know. Connects the console socket, so that a wrong one fails before anything is made."""
+        launch = Launch()
+        launch.plan = self.plan
+        launch.rootfs_path = _root_directory(rootfs_path(self.spec, self.bundle_path))
+        launch.cgroup_path = ""
+        launch.rootless = self.options.is_rootless()
+        launch.last_cap = last_cap()
+        launch.listen_fd = launch.console_fd = -1
+        launch.preserve_fds = self.options.preserve_fds
+        if self.options.console_socket:
+            from pyruntime.launch.console import connect_console_socket
+
+            launch.console_fd = connect_console_socket(self.options.console_socket)
+        return launch
+
+    def _record(self, rootfs: str) -> Record:
+        """What the state directory will say, but for the process."""
+        uid = posix.geteuid()
+        return {
+            "ociVersion": SPEC_VERSION,
+            "id": self.store.id,
+            "pid": 0,
+            "bundle": self.bundle_path,
+            "rootfs": rootfs,
+            "created": _now(),
+            "annotations": self.spec.get("annotations") or {},
+            "owner": _user_name(uid),
+            "startTime": 0,
+            "uid": uid,
+            "cgroup": "",
+            "config": True,
+            "rootless": self.options.is_rootless(),
+        }
+
+    def _make_cgroup(self, launch: Launch, record: Record) -> int | None:
+        """Make and fill the cgroup; its descriptor, or None where the container has none.
+
+        Recorded as soon as it exists and is ours, so that `delete --force` finds it if we are killed.
+        """
+        steps = self.plan.phase(CGROUP)
+        self.cgroup = limits.make_cgroup(steps, rootless=launch.rootless)
+        if self.cgroup is None:
+            self.store.write(record)
+            return None
+        record["cgroup"] = launch.cgroup_path = self.cgroup.path
+        self.store.write(record)
+        now = [step for step in steps if not isinstance(step, DevicePolicy)]
+        limits.fill_cgroup(now, self.cgroup, rootless=launch.rootless)
+        return self.cgroup.open_fd()
+
+    def _set_device_policy(self, launch: Launch) -> None:
+        """Load and attach the device program, before anything of the image runs."""
+        if self.cgroup is None:
+            return
+        steps = [step for step in self.plan.phase(CGROUP) if isinstance(step, DevicePolicy)]
+        limits.fill_cgroup(steps, self.cgroup, rootless=launch.rootless)
+        for warning in self.cgroup.warnings:
+            report.warn(warning)
+
+    def _publish(self, child: Child) -> None:
+        """Tell others of the process: --pid-file, --pidfd-socket."""
+        if self.options.pid_file:
+            _write_pid_file(self.options.pid_file, child.pid)
+            self.pid_file_path = self.options.pid_file
+        if self.options.pidfd_socket:
+            _send_pidfd(self.options.pidfd_socket, child.pidfd)
+
+
+def _load(bundle_path: str, args: list[str] | None) -> tuple[Spec, bytes]:
+    """The bundle's Spec and its text, with the command replaced where one was given."""
+    spec, text = load(bundle_path)
+    process = spec.get("process")
+    if args and isinstance(process, dict):
+        process["args"] = args
+        text = encode(spec).encode("utf-8", "surrogateescape")
+    return spec, text
+
+
+def _plan(spec: Spec, bundle_path: str, id: str, options: Options) -> Plan:
+    """Validate a Spec, tell its oddities, and compile it."""
+    for warning in validate.validate(spec):
+        report.warn(warning)
+    if options.systemd_cgroup:
+        raise UnsupportedError("the systemd cgroup driver is not served yet", where="--systemd-cgroup")
+    linux = spec.get("linux", {})
+    own = "/" if linux.get("cgroupsPath", "").startswith("/") else own_cgroup()
+    cgroup = cgroup_path(linux, id, own)
+    return build(spec, bundle_path, id, cgroup, no_pivot=options.no_pivot, no_new_keyring=options.no_new_keyring)
+
+
+def _check_console(spec: Spec, options: Options) -> None:
+    """Whoever leaves must say who takes the terminal. runc:utils_linux.go:/^func .*runner.*checkTerminal/"""
+    terminal = spec["process"].get("terminal", False)
+    option = "--console-socket"
+    if options.detach and terminal and not options.console_socket:
+        raise UsageError("cannot allocate tty if pyruntime will detach without setting console socket", where=option)
+    if options.console_socket and not (options.detach and terminal):
+        raise UsageError("cannot use console socket if pyruntime will not detach or allocate tty", where=option)
+
+
+def _root_directory(path: str) -> str:
+    """The root file system with no link left in its path, since its parents are walked by name."""
+    where = "config.json#/root/path"
+    try:
+        fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    except OSError as error:
+        raise KernelError(f"open({path!r})", error.errno or 0, where=where, hint="the bundle has no such directory") from error
+    try:
+        return posix.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        posix.close(fd)
+
+
+def _listen(store: Store) -> int:
+    """The socket on which the hop waits for `start`. The state directory's descriptor keeps its name short: unix(7) ends at 107."""
+    from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
+
+    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    directory_fd = posix.open(store.path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    try:
+        listener.bind(f"/proc/self/fd/{directory_fd}/{START_SOCKET}")
+        listener.listen(1)
+    finally:
+        posix.close(directory_fd)
+    return listener.detach()
+
+
+def _write_pid_file(path: str, pid: int) -> None:
+    """Digits only, and never half of them: written beside and renamed. runc:utils_linux.go:/^func createPidFile/"""
+    directory, _, name = path.rpartition("/")
+    temporary = f"{directory}/.{name}" if directory else f".{name}"
+    try:
+        fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o666)
+        try:
+            posix.write(fd, str(pid).encode())
+        finally:
+            posix.close(fd)
+        posix.rename(temporary, path)
+    except OSError as error:
+        raise KernelError(f"write {path!r}", error.errno or 0, where="--pid-file") from error
+
+
+def _send_pidfd(path: str, pidfd: int) -> None:
+    """runc:libcontainer/init_linux.go:/^func setupPidfd/"""
+    from pyruntime.launch.console import connect_console_socket, send_master
+
+    try:
+        socket_fd = connect_console_socket(path)
+    except Error as error:
+        error.where = "--pidfd-socket"
+        raise
+    try:
+        send_master(socket_fd, pidfd, "pidfd")
+    finally:
+        posix.close(socket_fd)
+
+
+def _now() -> str:
+    """RFC 3339 in UTC with nanoseconds, as Go writes it."""
+    now = time.time_ns()
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000))
+    return f"{seconds}.{now % 1_000_000_000:09d}Z"
+
+
+def _user_name(uid: int) -> str:
+    """The name of a user of the host, "" if it has none. On the host NSS may be asked: nothing is sealed yet."""
+    if uid == 0:
+        return "root"
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+def _absolute(path: str) -> str:
+    """An absolute path without `.` and `..`, by its words alone, as Go's filepath.Abs."""
+    full = path if path.startswith("/") else f"{posix.getcwd()}/{path}"
+    parts: list[str] = []
+    for part in full.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
