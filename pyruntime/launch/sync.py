@@ -67,23 +67,28 @@ class Channel:
             raise ProtocolError(f"the other side of the start is gone: {error}") from error
 
     def send_error(self, error: Error) -> None:
-        """Send an error with all its parts, so that the parent raises the same."""
+        """Send an error with all its parts, so that the parent raises the same. The text comes last: `send` may cut it."""
         number = error.errno if isinstance(error, KernelError) else 0
         call = error.call if isinstance(error, KernelError) else error.message
-        self.send(ERROR, type(error).__name__, call, str(number), error.where, error.hint)
+        self.send(ERROR, type(error).__name__, str(number), error.where, error.hint, call)
 
     def receive(self) -> tuple[str, list[str]]:
         """The next message, as its word and fields; ("", []) when the other side has closed.
 
         Raises the Error that the child sent; KernelError for the hop's report; ProtocolError for anything unheard of.
         """
-        data = posix.read(self.fd, MESSAGE_MAX)
+        try:
+            data = posix.read(self.fd, MESSAGE_MAX)
+        except OSError as error:  # ECONNRESET: it has ended without reading what we sent, see unix(7)
+            raise ProtocolError(f"the other side of the start is gone: {error}") from error
+        if not data:
+            return "", []
         if len(data) == _REPORT and data[-1] == 0xFF:  # no word ends so
             raise execve_error(data)
         word, *fields = data.decode("utf-8", "surrogateescape").split("\0")
         if word == ERROR:
             raise rebuild_error(fields)
-        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, ""):
+        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING):
             raise ProtocolError(f"unknown message {word[:40]!r}")
         return word, fields
 
@@ -119,9 +124,9 @@ EXECVE_HINTS = {
 
 def rebuild_error(fields: list[str]) -> Error:
     """The inverse of Channel.send_error."""
-    name, call, number, where, hint = (*fields, "", "", "0", "", "")[:5]
+    name, number, where, hint, call = (*fields, "", "", "", "", "")[:5]
     kind = getattr(errors, name, None)
-    if kind is KernelError and number.isdigit():
+    if kind is KernelError and number.isdecimal() and len(number) < 6:
         return KernelError(call, int(number), where=where, hint=hint)
     if isinstance(kind, type) and issubclass(kind, Error) and kind is not KernelError:
         return kind(call, where=where, hint=hint)
