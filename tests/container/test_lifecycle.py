@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -273,11 +274,12 @@ def test_an_init_killed_from_outside(running: Container) -> None:
 
 
 def test_a_killed_foreground_runtime_is_cleaned_up_by_delete(sleeper: Container, leftovers: Leftovers) -> None:
-    process = sleeper.spawn()
+    # Not pipes, which the container may go on holding.
+    process = sleeper.spawn(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: sleeper.runtime("state", sleeper.id).status == 0, "the container")
     sleeper.wait_for("running")
     process.kill()
-    process.communicate()
+    process.wait()
     assert sleeper.delete("--force").status == 0
     assert leftovers.found() == []
 
@@ -286,7 +288,9 @@ def test_a_runtime_killed_while_it_creates(sleeper: Container, leftovers: Leftov
     """Kill `create` at growing delays: whatever it had done by then, `delete --force` removes it."""
     sleeper.write()
     for step in range(12):
-        process = sleeper.runtime.spawn("create", "-b", str(sleeper.path), sleeper.id, stdout=-3, stderr=-3)
+        process = sleeper.runtime.spawn(
+            "create", "-b", str(sleeper.path), sleeper.id, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         time.sleep(step * 0.008)
         process.kill()
         process.wait()

@@ -247,7 +247,7 @@ class TestNullDevice:
             os.mknod(null, 0o020666, os.makedev(1, 5))
         container.add_file("etc/masked", "secret\n")
         container.linux["maskedPaths"] = ["/etc/masked", "/proc/keys"]
-        result = container.run_script("stat -c '%t:%T %F' /etc/masked /proc/keys; head -c 99 /etc/masked /proc/keys")
+        result = container.run_script("stat -c '%t:%T %F' /etc/masked /proc/keys; head -qc 99 /etc/masked /proc/keys")
         if result.status == 0:
             assert result.stdout.splitlines() == ["1:3 character special file"] * 2
 

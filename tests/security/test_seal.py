@@ -84,7 +84,8 @@ def test_a_start_with_everything_that_looks_something_up(poisoned: Container) ->
     "break_it",
     [lambda c: c.process.update(args=["/no/such"]), lambda c: c.process.update(args=["/etc/passwd"]),
      lambda c: c.process.update(cwd="/etc/passwd"), lambda c: c.add_mount("/mnt", "nosuchfs"),
-     lambda c: c.add_mount("/mnt", "tmpfs", "no_such_option=ü"), lambda c: c.linux.update(maskedPaths=["/etc/passwd/x"]),
+     lambda c: c.add_mount("/mnt", "tmpfs", "no_such_option=ü"),
+     lambda c: c.linux.update(maskedPaths=["/etc/passwd/x"]),
      lambda c: c.process.update(args=["\udcff"])],
     ids=["missing", "not executable", "cwd", "fstype", "data", "mask", "surrogate"],
 )  # fmt: skip
