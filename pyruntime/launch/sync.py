@@ -18,7 +18,7 @@ r"""How the parent and the container's child talk while a container is being mad
       |                                                            |  `create`: waits for `start`; `run`: goes on
       | <--------------------------------------------- end ------  |  execve has closed the socket
       |
-      |  at any time instead: ERROR with all its parts, or WARNING with its text. After execve failed in the hop: -errno.
+      |  at any time instead: ERROR with all its parts, or WARNING with its text; from the hop -errno of execve.
 
 `start` later connects to the socket start.sock in the state directory: the hop accepts, executes, and the connection is
 closed by that (started) or brings -errno.
@@ -67,7 +67,7 @@ class Channel:
             raise ProtocolError(f"the other side of the start is gone: {error}") from error
 
     def send_error(self, error: Error) -> None:
-        """Send an error with all its parts, so that the parent raises the same. The text comes last: `send` may cut it."""
+        """Send an error with all its parts, so that the parent raises the same. Its text comes last: it may be cut."""
         number = error.errno if isinstance(error, KernelError) else 0
         call = error.call if isinstance(error, KernelError) else error.message
         self.send(ERROR, type(error).__name__, str(number), error.where, error.hint, call)
@@ -96,7 +96,7 @@ class Channel:
         """The fields of the next message, which must be `word`. Raises ProtocolError otherwise."""
         got, fields = self.receive()
         if got != word:
-            raise ProtocolError(f"expected {word!r}, got {got!r}" if got else f"expected {word!r}, but the other side ended")
+            raise ProtocolError(f"expected {word!r}, " + (f"got {got!r}" if got else "but the other side ended"))
         return fields
 
 
