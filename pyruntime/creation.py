@@ -18,6 +18,7 @@ from pyruntime.errors import Error, KernelError, UnsupportedError, UsageError
 from pyruntime.jsontext import encode
 from pyruntime.launch import limits, parent
 from pyruntime.launch.child import Launch
+from pyruntime.launch.exeseal import seal_interpreter
 from pyruntime.linux import constants, proc, syscalls
 from pyruntime.linux.caps import last_cap
 from pyruntime.plan.build import build, rootfs_path
@@ -104,7 +105,8 @@ def plan_bundle(bundle_path: str, id: str, **options: Any) -> Plan:
     """What `create` would do with this bundle. Needs no root and changes nothing. Raises Error as `create` would."""
     path = _absolute(bundle_path)
     given = Options(**options)
-    return _plan(_load(path, given.args)[0], path, id, given)
+    spec, _ = _load(path, given.args)
+    return _plan(spec, validate.validate(spec), path, id, given)
 
 
 class Start:
@@ -134,7 +136,10 @@ class Start:
         self.store = Store(root, id)
         self.bundle_path = _absolute(bundle_path)
         self.spec, self.config = _load(self.bundle_path, options.args)
-        self.plan = _plan(self.spec, self.bundle_path, id, options)
+        warnings = validate.validate(self.spec)
+        if any(n["type"] == "pid" and n.get("path") for n in self.spec.get("linux", {}).get("namespaces", ())):
+            seal_interpreter()
+        self.plan = _plan(self.spec, warnings, self.bundle_path, id, options)
         _check_console(self.spec, options)
         self.reserved = False
         self.cgroup: Cgroup | None = None
@@ -294,9 +299,9 @@ def _load(bundle_path: str, args: list[str] | None) -> tuple[Spec, bytes]:
     return spec, text
 
 
-def _plan(spec: Spec, bundle_path: str, id: str, options: Options) -> Plan:
-    """Validate a Spec, tell its oddities, and compile it."""
-    for warning in validate.validate(spec):
+def _plan(spec: Spec, warnings: list[str], bundle_path: str, id: str, options: Options) -> Plan:
+    """Tell the oddities of a Spec that is valid, and compile it."""
+    for warning in warnings:
         report.warn(warning)
     if options.systemd_cgroup:
         raise UnsupportedError("the systemd cgroup driver is not served yet", where="--systemd-cgroup")

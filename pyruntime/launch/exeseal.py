@@ -14,6 +14,7 @@ Read beside runc:libcontainer/exeseal/cloned_binary_linux.go, which copies or ov
 from __future__ import annotations
 
 import posix
+import sys
 from _struct import pack
 from fcntl import fcntl
 
@@ -24,18 +25,19 @@ from pyruntime.linux import syscalls
 # Machine of uname(2) -> (e_machine of the ELF header, the code up to the two descriptors at its end).
 CODE: dict[str, tuple[int, bytes]] = {
     "x86_64": (62, bytes.fromhex(
-        "4c8b6424084c8d6c2410488b04244c8d74c4106a045f31f6b89d0000000f058b1d660000008b2d5c00000085ed782189ef31f631"
-        "d241ba00000800b8200100000f0583f8fc74e889c389efe82b00000089dfe8240000004c89e74c89ee4c89f26a3b580f055089df"
-        "4889e66a045a6a01580f056a015f6a3c580f056a025e6a015a6a48580f05c3"
+        "4c8b6424084c8d6c2410488b04244c8d74c4106a045f31f6b89d0000000f058b1d6a0000008b2d6000000085ed782189ef31f631"
+        "d241ba00000800b8200100000f0583f8fc74e889c389efe82f00000089dfe82800000085c0781c4c89e74c89ee4c89f26a3b580f"
+        "055089df4889e66a045a6a01580f056a015f6a3c580f056a025e6a015a6a48580f05c3"
     )),
     "aarch64": (183, bytes.fromhex(
-        "f30740f9f4430091e00340f9950e008b800080d2010080d2e81480d2010000d489040010360140b9370540b99601f837e003162a"
-        "010080d2020080d20301a052481e80d2010000d41f10003120ffff54f703002ae003162a11000094e003172a0f000094e00313aa"
-        "e10314aae20315aaa81b80d2010000d4e00f1ff8e003172ae1030091820080d2080880d2010000d4200080d2a80b80d2010000d4"
-        "410080d2220080d2280380d2010000d4c0035fd6"
+        "f30740f9f4430091e00340f9950e008b800080d2010080d2e81480d2010000d4a9040010360140b9370540b99601f837e003162a"
+        "010080d2020080d20301a052481e80d2010000d41f10003120ffff54f703002ae003162a12000094e003172a100000948001f837"
+        "e00313aae10314aae20315aaa81b80d2010000d4e00f1ff8e003172ae1030091820080d2080880d2010000d4200080d2a80b80d2"
+        "010000d4410080d2220080d2280380d2010000d4c0035fd6"
     )),
 }  # fmt: skip
 
+_ST_RDONLY = 1  # statvfs(3)
 _BASE = 0x400000
 _HEADERS = 64 + 56  # an Elf64_Ehdr and one Elf64_Phdr, see elf(5)
 
@@ -64,6 +66,27 @@ def sealed(listen_fd: int, report_fd: int) -> int:
     posix.write(hop_fd, image(listen_fd, report_fd))
     fcntl(hop_fd, c.F_ADD_SEALS, c.F_SEAL_SEAL | c.F_SEAL_SHRINK | c.F_SEAL_GROW | c.F_SEAL_WRITE)
     return hop_fd
+
+
+def seal_interpreter() -> None:
+    """Start this very command again from a read-only mount of the interpreter, unless that is where it runs from.
+
+    A child that enters a PID namespace which others share is Python until it hops, and a neighbour with CAP_SYS_PTRACE
+    may look at it although it is not dumpable. A write through its /proc/PID/exe then meets the mount's read-only flag,
+    which nobody can change: the mount belongs to no namespace once its descriptor is closed. It costs a second start
+    of the interpreter, so only who joins a PID namespace does it. Whatever has been read so far is read again.
+
+    Raises KernelError. runc:libcontainer/exeseal/overlayfs_linux.go does the same by an overlay.
+    """
+    exe_fd = posix.open("/proc/self/exe", posix.O_RDONLY | posix.O_CLOEXEC)
+    if posix.fstatvfs(exe_fd).f_flag & _ST_RDONLY:
+        posix.close(exe_fd)
+        return
+    mount_fd = syscalls.open_tree(exe_fd, "", c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_EMPTY_PATH)
+    syscalls.mount_setattr(mount_fd, "", c.AT_EMPTY_PATH, c.MOUNT_ATTR_RDONLY, 0)
+    args = [arg.encode("utf-8", "surrogateescape") for arg in sys.orig_argv]
+    env = [name + b"=" + value for name, value in posix.environ.items()]
+    syscalls.execveat(mount_fd, "", args, env, c.AT_EMPTY_PATH)
 
 
 def execute(hop_fd: int, program: str, args: list[bytes], env: list[bytes]) -> None:

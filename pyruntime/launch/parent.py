@@ -14,6 +14,7 @@ from pyruntime.launch.child import Launch, become_container
 from pyruntime.launch.namespaces import Namespaces, clone_child, write_maps
 from pyruntime.launch.perform import perform, performs
 from pyruntime.launch.sync import GO, MAPS, PID, READY, TERMINAL, WARNING, Channel, channel_pair
+from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
 from pyruntime.plan.namespaces import MapIds
 from pyruntime.plan.process import RLIMITS, AdjustOomScore, LimitResource, OpenTerminal
@@ -72,6 +73,10 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
     namespaces = Namespaces(launch.plan.phase(NAMESPACES))
     try:
         namespaces.refuse_host_network(launch.plan.phase(ROOTFS))
+        if posix.geteuid() == 0:
+            # The child takes it over, so that there is no moment in which it could be traced from a joined namespace.
+            # Others than root could not write the id maps of a child that is not dumpable: its files are root's.
+            syscalls.prctl(c.PR_SET_DUMPABLE, 0)
         pid, pidfd = clone_child(namespaces, theirs, cgroup_fd)
         if pid == 0:
             become_container(launch, theirs)

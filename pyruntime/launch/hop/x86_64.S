@@ -31,6 +31,8 @@ _start:
     call cloexec
 1:  mov  edi, ebx
     call cloexec
+    test eax, eax                   # no report: a script named /proc/self/exe as its interpreter, which we are
+    js   2f
     mov  rdi, r12
     mov  rsi, r13
     mov  rdx, r14
@@ -45,7 +47,7 @@ _start:
     push 1                          # write
     pop  rax
     syscall
-    push 1
+2:  push 1
     pop  rdi
     push 60                         # exit
     pop  rax
