@@ -192,7 +192,7 @@ def _home(uid: int) -> str:
         posix.close(fd)
     for line in text.split(b"\n"):
         fields = line.split(b":")
-        if len(fields) >= 6 and fields[2] == str(uid).encode():
+        if len(fields) >= 6 and fields[2] == str(uid).encode() and b"\0" not in fields[5]:
             return fields[5].decode("utf-8", "surrogateescape") or "/"
     return "/"
 

@@ -177,6 +177,7 @@ def mount_cgroup(step: MountCgroup, rootfs: Rootfs) -> None:
         _use(rootfs.root.open(step.target), lambda fd: syscalls.mount("", proc_fd(fd), "", flags, ""))
     finally:
         posix.close(target_fd)
+    _finish(step, rootfs)
 
 
 @performs(RemountReadonly)
@@ -371,7 +372,7 @@ def _refuse_inside_proc(target_fd: int, target: str, source_fd: int = -1) -> Non
     raise ConfigError(f"{target} is inside /proc, where only procfs and files such as {LXCFS_FILES[0]} may be mounted")
 
 
-def _finish(step: MountFilesystem | BindMount, rootfs: Rootfs, hidden_fd: int = -1) -> None:
+def _finish(step: MountFilesystem | BindMount | MountCgroup, rootfs: Rootfs, hidden_fd: int = -1) -> None:
     """What can be done to a mount only after it exists: fill it, recursive attributes, propagation."""
     if hidden_fd < 0 and not step.propagation and step.recursive == (0, 0):
         return

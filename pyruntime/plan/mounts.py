@@ -68,6 +68,8 @@ PROPAGATION: dict[str, int] = {
 # For the whole tree below a mount, by mount_setattr(2): (attributes to set, attributes to clear). The access times are
 # one field of the mask, not bits, so that choosing one clears the field first.
 _ATIME = c.MOUNT_ATTR__ATIME
+
+_DATA_MAX = 4096  # the kernel copies a page of options, and cuts what is longer without a word
 RECURSIVE: dict[str, tuple[int, int]] = {
     "rro": (c.MOUNT_ATTR_RDONLY, 0),
     "rrw": (0, c.MOUNT_ATTR_RDONLY),
@@ -80,10 +82,10 @@ RECURSIVE: dict[str, tuple[int, int]] = {
     "rnodiratime": (c.MOUNT_ATTR_NODIRATIME, 0),
     "rdiratime": (0, c.MOUNT_ATTR_NODIRATIME),
     "rrelatime": (c.MOUNT_ATTR_RELATIME, _ATIME),
-    "rnorelatime": (c.MOUNT_ATTR_STRICTATIME, _ATIME),
     "rnoatime": (c.MOUNT_ATTR_NOATIME, _ATIME),
     "ratime": (c.MOUNT_ATTR_RELATIME, _ATIME),
     "rstrictatime": (c.MOUNT_ATTR_STRICTATIME, _ATIME),
+    "rnorelatime": (c.MOUNT_ATTR_STRICTATIME, _ATIME),
     "rnostrictatime": (c.MOUNT_ATTR_RELATIME, _ATIME),
     "rnosymfollow": (c.MOUNT_ATTR_NOSYMFOLLOW, 0),
     "rsymfollow": (0, c.MOUNT_ATTR_NOSYMFOLLOW),
@@ -173,11 +175,13 @@ class MountCgroup(Step):
 
     target: str
     flags: int
+    propagation: tuple[int, ...]
+    recursive: tuple[int, int]
     own_view: bool  # whether the container has a cgroup namespace, new or joined
 
     def text(self) -> str:
         what = "the container's cgroup" if self.own_view else "the cgroup hierarchy"
-        return f"mount {what} on {self.target} {flag_names(self.flags)}"
+        return f"mount {what} on {self.target} {flag_names(self.flags)}{_attributes(self)}"
 
 
 class RemountReadonly(Step):
@@ -302,11 +306,22 @@ def flag_names(flags: int) -> str:
     return "|".join(names) or "-"
 
 
-def _attributes(step: MountFilesystem | BindMount) -> str:
+def _attributes(step: MountFilesystem | BindMount | MountCgroup) -> str:
     """What is changed after the mount exists, for a person."""
     parts = [f"then {flag_names(flags)}" for flags in step.propagation]
-    parts += [f"then for the whole tree {name}" for name, pair in RECURSIVE.items() if step.recursive == pair]
+    if names := _recursive_names(*step.recursive):
+        parts.append("then for the whole tree " + " ".join(names))
     return "".join(f", {part}" for part in parts)
+
+
+def _recursive_names(attr_set: int, attr_clear: int) -> list[str]:
+    """The options that amount to these attributes; of those that mean the same access times, the first."""
+    found: dict[tuple[int, int], str] = {}
+    for name, (on, off) in RECURSIVE.items():
+        chosen = attr_clear & _ATIME and attr_set & _ATIME == on if off == _ATIME else attr_set & on or attr_clear & off
+        if chosen:
+            found.setdefault((on, off), name)
+    return list(found.values())
 
 
 class ParsedOptions:
@@ -338,6 +353,8 @@ class ParsedOptions:
             else:
                 data.append(option)
         self.data = ",".join(data)
+        if len(self.data.encode("utf-8", "surrogateescape")) >= _DATA_MAX:
+            raise ConfigError(f"longer than the {_DATA_MAX - 1} bytes that mount(2) takes", where=f"{where}/options")
         self.propagation = tuple(propagation)
         self.recursive = (attr_set, attr_clear)
 
@@ -383,7 +400,7 @@ def _mount_step(mount: Mount, where: str, bundle_path: str, *, own_view: bool) -
     if options.copy_up and fstype != "tmpfs":
         raise ConfigError(f"tmpcopyup is for tmpfs, not for {fstype}", where=f"{where}/options")
     if fstype in ("cgroup", "cgroup2"):
-        return MountCgroup(where, target, options.flags, own_view)
+        return MountCgroup(where, target, options.flags, options.propagation, options.recursive, own_view)
     return MountFilesystem(
         where, source, target, fstype, options.flags, options.data, options.propagation, options.recursive, options.copy_up
     )
@@ -412,6 +429,7 @@ def _device_step(device: Device, path: str, where: str, bind: bool) -> Step:
     kind = "c" if device["type"] == "u" else device["type"]
     numbers = device.get("major", 0), device.get("minor", 0)
     mode = device.get("fileMode", 0o666) & 0o7777
+    bind = bind and kind != "p"  # anyone may make a FIFO, and the host has none to show
     return CreateDevice(where, path, kind, *numbers, mode, device.get("uid", 0), device.get("gid", 0), bind)
 
 
