@@ -114,7 +114,8 @@ class RootPropagation(Step):
     flags: int
 
     def text(self) -> str:
-        return f"make every mount {flag_names(self.flags)}"
+        what = "every mount" if self.flags & c.MS_REC else "the mount at /"
+        return f"make {what} {flag_names(self.flags)}"
 
 
 class BindRoot(Step):
