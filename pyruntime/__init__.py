@@ -7,11 +7,13 @@ Read beside runc:libcontainer/README.md.
 
 from __future__ import annotations
 
+from pyruntime import version
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-from pyruntime.version import VERSION as __version__
+__version__ = version.VERSION
 
 __all__ = ("__version__", "create", "delete", "kill", "list_containers", "plan_bundle", "run", "start", "state")
 

@@ -15,7 +15,6 @@ import time
 from pyruntime import report
 from pyruntime.cgroup.manager import Cgroup
 from pyruntime.errors import Error, KernelError, NotFoundError, StateError
-from pyruntime.linux import proc
 from pyruntime.state.status import START_SOCKET, is_alive, status
 from pyruntime.state.store import Store, listing
 
@@ -89,7 +88,9 @@ def delete(id: str, *, root: str, force: bool = False) -> None:
         if state == "created":
             _signal_init(record, _signal.SIGKILL)  # it has not run anything yet; runc kills it too
         else:
-            raise StateError(f"cannot delete container {id} that is not stopped: {state}", hint="kill it first, or use --force")
+            raise StateError(
+                f"cannot delete container {id} that is not stopped: {state}", hint="kill it first, or use --force"
+            )
     _end(record)
     if record["cgroup"]:
         cgroup = Cgroup(record["cgroup"])
@@ -105,7 +106,7 @@ def state(id: str, *, root: str) -> dict[str, Any]:
 
 
 def list_containers(*, root: str) -> list[dict[str, Any]]:
-    """The state of every container below `root`. One that vanishes or is damaged meanwhile is told and left out. runc:list.go"""
+    """The state of every container below `root`. One that is damaged is told and left out. runc:list.go"""
     found = []
     for store in listing(root):
         try:
@@ -135,7 +136,7 @@ def _connect(store: Store) -> bytes:
 
 
 def _signal_init(record: Record, signal: int) -> None:
-    """Signal the init by a pidfd whose process has been compared with the record: a pid alone may be another's by now."""
+    """Signal the init by a pidfd whose process was compared with the record: the pid may be another's by now."""
     try:
         pidfd = posix.pidfd_open(record["pid"])
     except ProcessLookupError:
@@ -147,7 +148,9 @@ def _signal_init(record: Record, signal: int) -> None:
     except ProcessLookupError:
         raise StateError("container not running", where=record["id"]) from None
     except OSError as error:
-        raise KernelError(f"pidfd_send_signal(pid {record['pid']}, {signal})", error.errno or 0, where=record["id"]) from error
+        raise KernelError(
+            f"pidfd_send_signal(pid {record['pid']}, {signal})", error.errno or 0, where=record["id"]
+        ) from error
     finally:
         posix.close(pidfd)
 

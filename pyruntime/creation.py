@@ -141,6 +141,7 @@ class Start:
             seal_interpreter()
         self.plan = _plan(self.spec, warnings, self.bundle_path, id, options)
         _check_console(self.spec, options)
+        _check_preserved(options)
         self.reserved = False
         self.cgroup: Cgroup | None = None
         self.child: Child | None = None
@@ -195,7 +196,7 @@ class Start:
         return exit_status
 
     def undo(self) -> None:
-        """Take back what was made, after a failure. What can't be taken back is told, not raised: a failure is on its way."""
+        """Take back what was made. What can't be taken back is told, not raised: an error is on its way already."""
         self.close()
         if not self.reserved:
             return  # nothing of ours exists, and what has this ID is another's
@@ -321,13 +322,24 @@ def _check_console(spec: Spec, options: Options) -> None:
         raise UsageError("cannot use console socket if pyruntime will not detach or allocate tty", where=option)
 
 
+def _check_preserved(options: Options) -> None:
+    """Descriptors that are to be inherited must be there. runc:utils_linux.go:/^func .*runner.*run/"""
+    for fd in range(3, 3 + options.preserve_fds):
+        try:
+            posix.fstat(fd)
+        except OSError as error:
+            raise UsageError(f"descriptor {fd} is to be preserved and is not open", where="--preserve-fds") from error
+
+
 def _root_directory(path: str) -> str:
     """The root file system with no link left in its path, since its parents are walked by name."""
     where = "config.json#/root/path"
     try:
         fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except OSError as error:
-        raise KernelError(f"open({path!r})", error.errno or 0, where=where, hint="the bundle has no such directory") from error
+        raise KernelError(
+            f"open({path!r})", error.errno or 0, where=where, hint="the bundle has no such directory"
+        ) from error
     try:
         return posix.readlink(f"/proc/self/fd/{fd}")
     finally:
@@ -335,7 +347,7 @@ def _root_directory(path: str) -> str:
 
 
 def _listen(store: Store) -> int:
-    """The socket on which the hop waits for `start`. The state directory's descriptor keeps its name short: unix(7) ends at 107."""
+    """The socket on which the hop waits for `start`. Bound through a descriptor: unix(7) takes 107 bytes of a path."""
     from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)

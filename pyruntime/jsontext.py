@@ -63,7 +63,7 @@ def decode(text: str) -> object:
     except RecursionError:
         raise ValueError("arrays or objects are nested too deeply") from None
     except (StopIteration, ValueError, SystemError):
-        # SystemError: the scanner of Python 3.11 raises nothing where json.decoder, whose error it wants, isn't imported.
+        # SystemError: Python 3.11's scanner fails without an exception where json.decoder, whose it is, isn't imported.
         raise ValueError(_explain(text)) from None
     if end != len(body):
         raise ValueError(_explain(text))

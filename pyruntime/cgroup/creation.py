@@ -75,8 +75,8 @@ def create(root_path: str, path: str, needed: dict[str, str]) -> Cgroup:
 
     `needed` are the controllers that limits need, each with the place in config.json. They are checked before
     anything is made: UnsupportedError names controller, key and remedy. The other controllers are enabled where that
-    works, so that the container can be counted. ExistsError: the cgroup is there and has processes. StateError: it is frozen.
-    KernelError: the tree is not writable. When any is raised, what was made is removed again.
+    works, so that the container can be counted. ExistsError: the cgroup has processes already. StateError: it is
+    frozen. KernelError: the tree is not writable. When any is raised, what was made is removed again.
     Companion: opencontainers/cgroups:fs2/create.go:/^func CreateCgroupPath/.
     """
     available = _available(root_path, needed)

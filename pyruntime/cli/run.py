@@ -55,7 +55,7 @@ def _bring_up(call: Call, action: Callable[..., int | None], extra: dict[str, bo
         "args": call.args,
         **extra,
     }
-    if id:
+    if id is not None:
         return action(bundle_path, id, **keywords) or 0
     tries = 0
     for free in free_ids(bundle_path, settings["root"]):
@@ -88,8 +88,8 @@ def _keep_from_cleaners(root: str) -> None:
     posix.chmod(root, 0o1700)
 
 
-def bundle_and_id(operand: str, bundle_option: str) -> tuple[str, str]:
-    """What the operand names: (bundle, ID), with an empty ID where one has to be generated.
+def bundle_and_id(operand: str, bundle_option: str) -> tuple[str, str | None]:
+    """What the operand names: (bundle, ID), with None where an ID has to be generated.
 
     With --bundle it is an ID, and so it is where the current directory is a bundle: `runc run NAME` means that. Else a
     path, or the name of a directory with a config.json, is a bundle. An ID can't hold a slash.
@@ -97,9 +97,9 @@ def bundle_and_id(operand: str, bundle_option: str) -> tuple[str, str]:
     if bundle_option:
         return bundle_option, operand
     if "/" in operand or operand in (".", ".."):
-        return operand, ""
+        return operand, None
     if not _is_file("config.json") and _is_file(operand + "/config.json"):
-        return operand, ""
+        return operand, None
     return ".", operand
 
 

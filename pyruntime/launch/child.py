@@ -97,7 +97,7 @@ def _seal() -> None:
 
 
 def _cut_ties(launch: Launch) -> None:
-    """Leave the caller's session, die with the parent until we are ready, be nobody's to trace, and take no signal state along."""
+    """Leave the caller's session, die with the parent until we are ready, and take none of its signal state along."""
     posix.setsid()
     syscalls.prctl(c.PR_SET_PDEATHSIG, _signal.SIGKILL)
     syscalls.prctl(c.PR_SET_DUMPABLE, 0)  # CVE-2016-9962: not to be traced from inside of a namespace that we join

@@ -2,7 +2,7 @@
 
 The subject is the Process. The order in the Plan matters: each step still needs a right that a later one gives up.
 
-Read beside runc:libcontainer/init_linux.go:/^func finalizeNamespace/ and runc:libcontainer/capabilities/capabilities.go.
+Read beside runc:libcontainer/init_linux.go:/^func finalizeNamespace/ and runc:libcontainer/capabilities.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def become_user(step: BecomeUser, process: Process) -> None:
     """runc:libcontainer/init_linux.go:/^func setupUser/ and its caller."""
     entered = _enter(step.cwd, last_chance=False)
     own_stdio(step.uid)
-    # Keep the permitted set across setresuid: SetCapabilities still needs it. See capabilities(7), "Effect of user ID changes".
+    # Keep the permitted set across setresuid: SetCapabilities needs it. capabilities(7), "Effect of user ID changes".
     syscalls.prctl(c.PR_SET_KEEPCAPS, 1)
     if step.groups or not process.rootless:  # a rootless user namespace has lost setgroups, see user_namespaces(7)
         syscalls.setgroups(list(step.groups))

@@ -61,7 +61,7 @@ def image(listen_fd: int, report_fd: int, machine: str = posix.uname().machine) 
 
 
 def sealed(listen_fd: int, report_fd: int) -> int:
-    """The image in a memfd that nobody can change any more, the owner included. See memfd_create(2), fcntl(2) F_ADD_SEALS."""
+    """The image in a memfd that nobody can change any more, its owner included. See memfd_create(2), F_ADD_SEALS."""
     hop_fd = syscalls.memfd_create("pyruntime-hop", c.MFD_CLOEXEC | c.MFD_ALLOW_SEALING | c.MFD_EXEC)
     posix.write(hop_fd, image(listen_fd, report_fd))
     fcntl(hop_fd, c.F_ADD_SEALS, c.F_SEAL_SEAL | c.F_SEAL_SHRINK | c.F_SEAL_GROW | c.F_SEAL_WRITE)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import posix
 
-
 from pyruntime.errors import ConfigError, Error, KernelError
 from pyruntime.launch.perform import performs
 from pyruntime.launch.sync import GO, MAPS, PID, Channel
@@ -48,7 +47,7 @@ _NS_GET_NSTYPE = 0xB703  # ioctl_nsfs(2): _IO(NSIO, 3)
 
 
 class Namespaces:
-    """The NAMESPACES steps of a Plan, sorted by what must be done with them. Opening the joined ones is the first thing."""
+    """The NAMESPACES steps of a Plan, sorted by what must be done with them. The joined ones are opened at once."""
 
     __slots__ = ("joins", "maps", "new", "offsets")
 
@@ -73,11 +72,11 @@ class Namespaces:
         Raises ConfigError. runc:libcontainer/configs/validate/validator.go:/^func checkHostNs/
         """
         host = posix.stat("/proc/self/ns/net")
-        joined = [posix.fstat(fd) for step, fd in self.joins if step.flag == c.CLONE_NEWNET]
+        opened = [posix.fstat(fd) for step, fd in self.joins if step.flag == c.CLONE_NEWNET]
+        joined = [(status.st_dev, status.st_ino) for status in opened]
         for step in steps:
-            if isinstance(step, WriteSysctl) and step.file.startswith("net/"):
-                if any((status.st_dev, status.st_ino) == (host.st_dev, host.st_ino) for status in joined):
-                    raise ConfigError("the network namespace is the host's, and so would the sysctl be", where=step.where)
+            if isinstance(step, WriteSysctl) and step.file.startswith("net/") and (host.st_dev, host.st_ino) in joined:
+                raise ConfigError("the network namespace is the host's, and so would the sysctl be", where=step.where)
 
     def close(self) -> None:
         """Close the descriptors of the joined namespaces."""
@@ -90,7 +89,9 @@ class Namespaces:
         joined = 0
         for step, _ in self.joins:
             joined |= step.flag
-        return bool(joined & (c.CLONE_NEWUSER | c.CLONE_NEWPID) or (joined and self.new & c.CLONE_NEWUSER) or self.offsets)
+        return bool(
+            joined & (c.CLONE_NEWUSER | c.CLONE_NEWPID) or (joined and self.new & c.CLONE_NEWUSER) or self.offsets
+        )
 
 
 def clone_child(namespaces: Namespaces, channel: Channel, cgroup_fd: int | None) -> tuple[int, int]:
@@ -183,7 +184,7 @@ def write_sysctl(step: WriteSysctl, _rootfs: object) -> None:
 
 
 def _open_namespace(step: JoinNamespace) -> int:
-    """Open a namespace and make sure of its kind: setns would say EINVAL to a wrong one, too late. See ioctl_nsfs(2)."""
+    """Open a namespace and make sure of its kind: setns would say EINVAL to a wrong one, too late. ioctl_nsfs(2)."""
     from fcntl import ioctl
 
     where = f"{step.where}/path"

@@ -5,7 +5,6 @@ Read beside runc:libcontainer/process_linux.go:/^func .*initProcess.*start/.
 
 from __future__ import annotations
 
-import errno
 import posix
 
 from pyruntime import report
@@ -114,7 +113,7 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
 
 
 def release(child: Child) -> None:
-    """Let the child become the user's process and execute: the hop for `create`, the program for `run`. Returns when it has.
+    """Let the child become the user's process and execute: the hop for `create`, the program for `run`. Waits for it.
 
     Raises whatever failed: ConfigError if there is no such program, KernelError if execve fails.
     """
@@ -131,7 +130,10 @@ def release(child: Child) -> None:
 
 @performs(AdjustOomScore)
 def adjust_oom_score(step: AdjustOomScore, child: Child) -> None:
-    """runc:libcontainer/process_linux.go; from outside, since the child is not dumpable and so does not own its files."""
+    """From outside: the child is not dumpable, and so does not own its files in /proc.
+
+    runc:libcontainer/process_linux.go:/^func .*initProcess.*start/
+    """
     proc.write_file(f"/proc/{child.pid}/oom_score_adj", str(step.score).encode())
 
 

@@ -17,7 +17,6 @@ from pyruntime.errors import ConfigError, KernelError
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 
-
 O_PATH = posix.O_PATH | posix.O_CLOEXEC
 _RACES = 128  # how often a rename elsewhere may disturb one resolution before we give up
 
@@ -119,6 +118,6 @@ class Root:
             if found is None:
                 raise ConfigError(f"/{below} in the root file system is a symbolic link to nothing") from None
             return found
-        return syscalls.openat2(parent_fd, name, O_PATH | posix.O_DIRECTORY, 0, c.RESOLVE_NO_SYMLINKS | c.RESOLVE_BENEATH)
-
-
+        return syscalls.openat2(
+            parent_fd, name, O_PATH | posix.O_DIRECTORY, 0, c.RESOLVE_NO_SYMLINKS | c.RESOLVE_BENEATH
+        )

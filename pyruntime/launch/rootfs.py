@@ -90,7 +90,7 @@ class Rootfs:
 def cut_propagation(step: RootPropagation, rootfs: Rootfs) -> None:
     """Change the propagation of all mounts, and cut that of the mount which holds the root file system.
 
-    pivot_root(2) refuses a root whose parent mount is shared. A slave parent, if asked for, is as good as a private one.
+    pivot_root(2) refuses a root whose parent mount is shared.
     runc:libcontainer/rootfs_linux.go:/^func prepareRoot\\(/
     """
     # What is unbindable could not be bound as the root; SharedRoot makes it so when it is.
@@ -165,7 +165,8 @@ def bind_mount(step: BindMount, rootfs: Rootfs) -> None:
 def mount_cgroup(step: MountCgroup, rootfs: Rootfs) -> None:
     """Bind what a mount of type cgroup2 would show, which would have the kernel wait for 8 ms (an RCU grace period).
 
-    With a cgroup namespace that is the container's own cgroup, without one the whole hierarchy. runc:libcontainer/rootfs_linux.go:/^func mountCgroupV2/
+    With a cgroup namespace that is the container's own cgroup, without one the whole hierarchy.
+    runc:libcontainer/rootfs_linux.go:/^func mountCgroupV2/
     """
     target_fd, _ = _open_directory(step.target, rootfs)
     _refuse_inside_proc(target_fd, step.target)
@@ -254,7 +255,7 @@ def readonly_path(step: ReadonlyPath, rootfs: Rootfs) -> None:
 
 @performs(MaskPath)
 def mask_path(step: MaskPath, rootfs: Rootfs) -> None:
-    """Cover a file with the host's /dev/null, opened before and verified, and a directory with one empty read-only tmpfs.
+    """Cover a file with the host's /dev/null, verified, and a directory with an empty read-only tmpfs.
 
     The container's own /dev/null may be anything (CVE-2025-31133). All directories share the first tmpfs, for a mount
     costs more than a bind. runc:libcontainer/rootfs_linux.go:/^func maskPaths/
@@ -297,7 +298,7 @@ def pivot_root(step: PivotRoot, rootfs: Rootfs) -> None:
         host_fd = posix.open("/", O_PATH | posix.O_DIRECTORY)
         syscalls.pivot_root(".", ".")
         posix.fchdir(host_fd)
-        # Slave, so that the unmount does not travel to the host; not private, which would keep references of others busy.
+        # Slave, so that the unmount does not travel to the host; private would keep mounts of others busy.
         syscalls.mount("", ".", "", c.MS_SLAVE | c.MS_REC, "")
         syscalls.umount2(".", c.MNT_DETACH)
         posix.close(host_fd)
@@ -347,12 +348,14 @@ def _open_kernel_directory(target: str, rootfs: Rootfs) -> int:
         if error.errno == errno.ENOENT:
             return rootfs.root.make_directories(target)
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise ConfigError(f"{target} in the root file system must be an ordinary directory, not a link or a file") from error
+            raise ConfigError(
+                f"{target} in the root file system must be an ordinary directory, not a link or a file"
+            ) from error
         raise
 
 
 def _open_like(mode: int, target: str, rootfs: Rootfs) -> int:
-    """What a bind of something of this mode covers: made where missing, a directory for a directory, else an empty file."""
+    """What a bind of something of this mode covers, made where missing: a directory, or else an empty file."""
     if mode & _S_IFMT == _S_IFDIR:
         return _open_directory(target, rootfs)[0]
     return rootfs.root.make_file(target)
@@ -407,21 +410,23 @@ def _change_flags(step: BindMount, rootfs: Rootfs, wanted: int) -> None:
         if error.errno != errno.EPERM or not locked:
             raise
         if locked & step.clear or (wanted & _ATIMES and wanted & _ATIMES != locked & _ATIMES):
-            raise ConfigError(f"the flags of {step.source} are locked by the mount that a user namespace inherited") from error
+            raise ConfigError(
+                f"the flags of {step.source} are locked by the mount that a user namespace inherited"
+            ) from error
         syscalls.mount("", proc_fd(mounted_fd), "", change | locked, "")
     finally:
         posix.close(mounted_fd)
 
 
 def _flags_of(fd: int) -> int:
-    """The flags of the mount that fd is on, as MS_* bits. ST_* bits agree with them but for relatime. See statvfs(3)."""
+    """The flags of the mount that fd is on, as MS_* bits; ST_* bits agree but for relatime. See statvfs(3)."""
     bits = posix.fstatvfs(fd).f_flag
     same = c.MS_RDONLY | c.MS_NOSUID | c.MS_NODEV | c.MS_NOEXEC | c.MS_NOATIME | c.MS_NODIRATIME
     return bits & same | (c.MS_RELATIME if bits & _ST_RELATIME else 0)
 
 
 def _own_device(step: CreateDevice, fd: int) -> None:
-    """Set the mode against the umask, and the owner, of a node that is still what we made. O_PATH takes neither fchmod nor fchown."""
+    """Set the mode, which the umask has cut, and the owner; by /proc, for O_PATH takes neither fchmod nor fchown."""
     status = posix.fstat(fd)
     if status.st_mode & _S_IFMT != _NODE_TYPES[step.kind]:
         raise Error(f"{step.path} is not the device that was made a moment ago")

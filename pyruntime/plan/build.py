@@ -21,13 +21,14 @@ def build(
 ) -> Plan:
     """What starting `spec` as the container `id` will do, step by step.
 
-    `bundle_path` is absolute; `cgroup` is the container's path below the v2 hierarchy, or "" for none. `spec` has passed spec.validate.
-    Raises ConfigError and UnsupportedError with the place in config.json.
+    `spec` has passed spec.validate; `bundle_path` is absolute; `cgroup` is the container's path below the v2 hierarchy,
+    or "" for none. Raises ConfigError and UnsupportedError with the place in config.json.
     """
     kinds = {namespace["type"] for namespace in spec.get("linux", {}).get("namespaces", ())}
     if "mount" not in kinds:
         raise ConfigError(
-            "the container needs a mount namespace: its mounts would be the host's", where="config.json#/linux/namespaces"
+            "the container needs a mount namespace: its mounts would be the host's",
+            where="config.json#/linux/namespaces",
         )
     return Plan(
         [

@@ -106,7 +106,7 @@ DEV_SYMLINKS = {
 
 
 class RootPropagation(Step):
-    """Cut or keep the exchange of mounts with the host before anything is mounted (config-linux.md#rootfs-mount-propagation)."""
+    """Cut or keep the exchange of mounts with the host (config-linux.md#rootfs-mount-propagation)."""
 
     phase = ROOTFS
     why = "a mount made for the container must not appear on the host"
@@ -403,7 +403,15 @@ def _mount_step(mount: Mount, where: str, bundle_path: str, *, own_view: bool) -
     if fstype in ("cgroup", "cgroup2"):
         return MountCgroup(where, target, options.flags, options.propagation, options.recursive, own_view)
     return MountFilesystem(
-        where, source, target, fstype, options.flags, options.data, options.propagation, options.recursive, options.copy_up
+        where,
+        source,
+        target,
+        fstype,
+        options.flags,
+        options.data,
+        options.propagation,
+        options.recursive,
+        options.copy_up,
     )
 
 

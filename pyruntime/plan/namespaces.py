@@ -140,7 +140,9 @@ def namespace_steps(spec: Spec) -> Iterator[Step]:
         yield JoinNamespace(where, kind, flag, path) if path else NewNamespace(where, kind, flag)
     if new_user:
         yield MapIds(
-            "config.json#/linux/uidMappings", _mappings(linux.get("uidMappings", ())), _mappings(linux.get("gidMappings", ()))
+            "config.json#/linux/uidMappings",
+            _mappings(linux.get("uidMappings", ())),
+            _mappings(linux.get("gidMappings", ())),
         )
     offsets = linux.get("timeOffsets")
     if offsets:
@@ -169,4 +171,7 @@ def _mappings(mappings: list[IDMapping] | tuple[()]) -> tuple[tuple[int, int, in
 
 
 def _ranges(kind: str, mappings: tuple[tuple[int, int, int], ...]) -> str:
-    return ", ".join(f"{kind} {inside}..{inside + size - 1} to {outside}" for inside, outside, size in mappings) or f"no {kind}"
+    return (
+        ", ".join(f"{kind} {inside}..{inside + size - 1} to {outside}" for inside, outside, size in mappings)
+        or f"no {kind}"
+    )

@@ -51,7 +51,7 @@ class AdjustOomScore(Step):
 
 
 class LimitResource(Step):
-    """An entry of `process.rlimits` (config.md#posix-process, prlimit(2)). Set from outside, where raising is allowed."""
+    """An entry of `process.rlimits` (config.md#posix-process, prlimit(2)), set where raising is allowed."""
 
     phase = PARENT
     why = "a user namespace could only lower it"
@@ -168,7 +168,9 @@ class SetCapabilities(Step):
     ambient: int
 
     def text(self) -> str:
-        parts = (f"{name} {_names(self.__dict__[name])}" for name in ("effective", "permitted", "inheritable", "ambient"))
+        parts = (
+            f"{name} {_names(self.__dict__[name])}" for name in ("effective", "permitted", "inheritable", "ambient")
+        )
         return "capabilities: " + "; ".join(parts)
 
 

@@ -1,8 +1,8 @@
 """The vocabulary of a Plan: what a Step is, and what a Plan is.
 
 A Step is data. It says what shall be done (`text`), what for (`why`), where in config.json it was asked for (`where`)
-and in which phase of a start it is performed (`phase`). It never does anything itself: `launch` performs it. So the same
-list serves running, printing, comparing, timing and telling what failed.
+and in which phase of a start it is performed (`phase`). It never does anything itself: `launch` performs it. So the
+same list serves running, printing, comparing, timing and telling what failed.
 
 The shape is learnt from mkosi's sandbox.py (class FSOperation); runc has no counterpart: its plan is the order of
 the statements in runc:libcontainer/standard_init_linux.go:/^func .*linuxStandardInit.*Init/.
@@ -70,7 +70,7 @@ class Step(_Data):
     @classmethod
     def fields(cls) -> tuple[str, ...]:
         """The names of the fields, `where` first."""
-        own = cls.__dict__.get("__annotations__", {})
+        own = cls.__dict__.get("__annotations__", {})  # noqa: RUF063 - importing inspect costs 10 ms
         return ("where", *own)
 
     def text(self) -> str:

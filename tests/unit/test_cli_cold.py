@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from pyruntime import container
+from pyruntime import container, creation
 from pyruntime.cli import features, help, launcher, plan, spec, state
 from pyruntime.cli import list as listing
 from pyruntime.cli.click_app import help_or_complete
 from pyruntime.cli.options import COMMANDS
 from pyruntime.cli.parse import parse
 from pyruntime.errors import ExistsError, UsageError
+from pyruntime.plan.build import build
 from pyruntime.spec.default import default_spec
 from pyruntime.spec.validate import problems
 
@@ -36,7 +37,7 @@ STATE = {
 
 def run_verb(line: str, monkeypatch: pytest.MonkeyPatch, **library: Any) -> int:
     for name, value in library.items():
-        monkeypatch.setattr(container, name, value)
+        monkeypatch.setattr(creation if hasattr(creation, name) else container, name, value)
     call = parse(line.split())
     call.settings["root"] = "/nowhere"
     module, _, function = call.handler.partition(":")
@@ -129,7 +130,7 @@ def test_features_promise_only_what_is_served() -> None:
     tried["linux"]["uidMappings"] = tried["linux"]["gidMappings"] = [{"containerID": 0, "hostID": 0, "size": 1}]
     tried["process"]["capabilities"] = {"bounding": promised["linux"]["capabilities"]}
     assert not [*problems(tried)]
-    plan_of_options = container.plan_spec(tried, "/bundle", "id", container._DEFAULTS)
+    plan_of_options = build(tried, "/bundle", "id", "/id")
     for step in plan_of_options:
         if type(step).__name__ == "MountFilesystem" and step.__dict__["target"] == "/x":
             # Had an option not been known, it would have been passed to the file system.
@@ -159,7 +160,7 @@ def test_a_plan_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capf
     text = capfd.readouterr().out
     assert text.startswith("Plan of hello: ")
     assert "\033" not in text
-    steps = [*container.plan_bundle(str(bundle), "hello")]
+    steps = [*creation.plan_bundle(str(bundle), "hello")]
     for step in steps:
         assert step.text().split()[0] in text
         assert step.why in text
@@ -171,7 +172,7 @@ def test_a_plan_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capf
 
 
 def test_a_plan_in_colours_says_the_same(tmp_path: Path) -> None:
-    found = container.plan_bundle(str(a_bundle(tmp_path)), "hello")
+    found = creation.plan_bundle(str(a_bundle(tmp_path)), "hello")
     coloured = plan.as_text(found, "b", "hello", colour=True)
     for code in (plan.BOLD, plan.DIM, plan.PLAIN):
         coloured = coloured.replace(code, "")
@@ -186,7 +187,7 @@ def test_a_plan_for_programs(
     text = capfd.readouterr().out
     found = json.loads(text)
     assert (found["id"], found["bundle"]) == ("other", str(bundle))
-    assert len(found["steps"]) == len([*container.plan_bundle(str(bundle), "other")])
+    assert len(found["steps"]) == len([*creation.plan_bundle(str(bundle), "other")])
     for step in found["steps"]:
         assert step["text"] and step["why"] and step["phase"] and step["where"].startswith("config.json#")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pyruntime import container
+from pyruntime import creation
 from pyruntime.cli import run
 from pyruntime.cli.parse import Call, parse
 from pyruntime.errors import ConfigError, ExistsError
@@ -28,12 +28,12 @@ def a_bundle(path: Path) -> Path:
         ("web", "", (".", "web")),
         ("web", "somewhere", ("somewhere", "web")),
         ("hello", "somewhere", ("somewhere", "hello")),
-        ("hello", "", ("hello", "")),
-        ("hello/", "", ("hello/", "")),
-        ("./nothing", "", ("./nothing", "")),
-        ("/abs", "", ("/abs", "")),
-        (".", "", (".", "")),
-        ("..", "", ("..", "")),
+        ("hello", "", ("hello", None)),
+        ("hello/", "", ("hello/", None)),
+        ("./nothing", "", ("./nothing", None)),
+        ("/abs", "", ("/abs", None)),
+        (".", "", (".", None)),
+        ("..", "", ("..", None)),
         ("rootfs", "", (".", "rootfs")),
     ],
 )
@@ -89,7 +89,7 @@ def test_free_ids_pass_over_those_that_are_taken(tmp_path: Path) -> None:
 
 
 class Library:
-    """Stands in for pyruntime.container: notes the calls, and answers as told."""
+    """Stands in for pyruntime.creation: notes the calls, and answers as told."""
 
     def __init__(self, *answers: object) -> None:
         self.answers = list(answers)
@@ -111,7 +111,7 @@ def call_for(line: str, root: Path) -> Call:
 
 def test_the_options_reach_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(7)
-    monkeypatch.setattr(container, "run", library)
+    monkeypatch.setattr(creation, "run", library)
     line = "run -d --keep --no-pivot --preserve-fds 2 --pid-file p --console-socket c -b there web -- echo hi"
     assert run.run(call_for(line, tmp_path)) == 7
     [(bundle, id, options)] = library.calls
@@ -132,14 +132,14 @@ def test_the_options_reach_the_library(tmp_path: Path, monkeypatch: pytest.Monke
         "no_subreaper": False,
     }
     # The library takes exactly these: it refuses what it does not know.
-    assert options.keys() - {"root"} == container._DEFAULTS.keys()
+    assert options.keys() - {"root"} == creation.Options.__annotations__.keys()
 
 
 def test_a_lost_race_for_a_made_up_id_is_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     library = Library(ExistsError("taken"), ExistsError("taken"), None)
-    monkeypatch.setattr(container, "create", library)
+    monkeypatch.setattr(creation, "create", library)
     call = call_for("create bundles/hello", tmp_path)
     assert run.create(call) == 0
     assert [id for _, id, _ in library.calls] == ["hello", "hello-2", "hello-3"]
@@ -149,7 +149,7 @@ def test_a_lost_race_for_a_made_up_id_is_run_again(
 
 def test_a_given_id_that_is_taken_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(ExistsError("taken"))
-    monkeypatch.setattr(container, "create", library)
+    monkeypatch.setattr(creation, "create", library)
     with pytest.raises(ExistsError):
         run.create(call_for("create -b bundles/hello web", tmp_path))
     assert len(library.calls) == 1
@@ -157,7 +157,7 @@ def test_a_given_id_that_is_taken_is_an_error(tmp_path: Path, monkeypatch: pytes
 
 def test_racing_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(ExistsError("taken"))
-    monkeypatch.setattr(container, "run", library)
+    monkeypatch.setattr(creation, "run", library)
     with pytest.raises(ExistsError):
         run.run(call_for("run bundles/hello", tmp_path))
     assert len(library.calls) == run.TRIES
@@ -167,14 +167,14 @@ def test_racing_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_made_up_id_is_told_where_the_container_stays(
     line: str, printed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(container, "run", Library(0))
+    monkeypatch.setattr(creation, "run", Library(0))
     assert run.run(call_for(line, tmp_path)) == 0
     assert capfd.readouterr().out == printed
 
 
 def test_other_errors_are_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(ConfigError("bad"))
-    monkeypatch.setattr(container, "run", library)
+    monkeypatch.setattr(creation, "run", library)
     with pytest.raises(ConfigError):
         run.run(call_for("run bundles/hello", tmp_path))
     assert len(library.calls) == 1
@@ -183,7 +183,7 @@ def test_other_errors_are_not_tried_again(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_root_below_the_runtime_directory_is_sticky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posix, "geteuid", lambda: 1000)
     monkeypatch.setitem(posix.environ, b"XDG_RUNTIME_DIR", os.fsencode(tmp_path))
-    monkeypatch.setattr(container, "run", Library(0))
+    monkeypatch.setattr(creation, "run", Library(0))
     for _ in range(2):
         run.run(call_for("run bundles/hello", tmp_path / "pyruntime"))
     assert (tmp_path / "pyruntime").stat().st_mode & 0o7777 == 0o1700

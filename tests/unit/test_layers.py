@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "cgroup": ("errors", "report", "linux"),
     "net": ("errors", "report", "jsontext", "linux"),
     "launch": ("errors", "report", "linux", "plan", "cgroup"),
-    "container": (
+    "container": ("errors", "report", "linux", "state", "cgroup", "launch.sync"),
+    "creation": (
         "errors",
         "report",
         "version",
@@ -44,9 +45,9 @@ MAY_IMPORT = {
     ),
     "cli": (
         *("errors", "report", "version", "jsontext", "linux.constants", "linux.caps", "linux.proc"),
-        *("spec", "plan", "state", "container"),
+        *("spec", "plan", "state", "container", "creation"),
     ),
-    "__init__": ("errors", "version", "container"),
+    "__init__": ("errors", "version", "container", "creation"),
     "__main__": ("errors", "report", "version", "cli"),
 }
 NEVER = {("launch.child", "launch.parent")}
@@ -205,6 +206,7 @@ LOOKS_UP = {
     "launch.console.connect_console_socket": "the caller's own path, on the host",
     "launch.terminal.HostTerminal.__init__": "the caller's own terminal, on the host",
     "launch.terminal._guard": "the guardian leaves the caller's directory, on the host",
+    "launch.exeseal.seal_interpreter": "our own executable, on the host, before there is a child",
     "launch.namespaces.write_sysctl": "the host's /proc, before the pivot; the names are checked against an allow-list",
     "launch.namespaces.Namespaces.refuse_host_network": "our own namespace, before the pivot",
     "launch.namespaces._open_namespace": "a path of config.json, which is trusted, on the host",
