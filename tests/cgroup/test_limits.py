@@ -259,14 +259,14 @@ class TestPath:
     def test_one_with_processes_of_others(self, parent: Path, container: Container) -> None:
         other = subprocess.Popen(["sleep", "1000"])
         try:
-            (parent / container.id).mkdir()
-            (parent / container.id / "cgroup.procs").write_text(str(other.pid))
-            container.linux["cgroupsPath"] = f"/{parent.name}/{container.id}"
+            (parent / "inhabited").mkdir()
+            (parent / "inhabited" / "cgroup.procs").write_text(str(other.pid))
+            container.linux["cgroupsPath"] = f"/{parent.name}/inhabited"
             result = container.run()
             assert result.status == 1
             assert "not empty" in result.stderr or "process" in result.stderr
             assert other.poll() is None, "the refused container has killed a stranger"
-            assert (parent / container.id).exists()
+            assert (parent / "inhabited").exists()
         finally:
             other.kill()
             other.wait()
