@@ -111,6 +111,10 @@ PROBES: dict[str, Callable[[], str]] = {
     "timens": functools.partial(attempt, "unshare", "--time", "true"),
     "idmap": idmap,
     "gcc": compiler,
+    # By the names that Debian's binutils and binutils-aarch64-linux-gnu have on every architecture.
+    "as-x86_64": functools.partial(attempt, "x86_64-linux-gnu-as", "--version"),
+    "as-aarch64": functools.partial(attempt, "aarch64-linux-gnu-as", "--version"),
+    "qemu-aarch64": functools.partial(attempt, "qemu-aarch64-static", "--version"),  # Debian: qemu-user-static
     "busybox": busybox,
     "runc": functools.partial(attempt, "runc", "--version"),
     "crun": functools.partial(attempt, "crun", "--version"),

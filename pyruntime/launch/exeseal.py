@@ -13,12 +13,13 @@ Read beside runc:libcontainer/exeseal/cloned_binary_linux.go, which copies or ov
 
 from __future__ import annotations
 
+import errno
 import posix
 import sys
 from _struct import pack
 from fcntl import fcntl
 
-from pyruntime.errors import UnsupportedError
+from pyruntime.errors import KernelError, UnsupportedError
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 
@@ -62,7 +63,13 @@ def image(listen_fd: int, report_fd: int, machine: str = posix.uname().machine) 
 
 def sealed(listen_fd: int, report_fd: int) -> int:
     """The image in a memfd that nobody can change any more, its owner included. See memfd_create(2), F_ADD_SEALS."""
-    hop_fd = syscalls.memfd_create("pyruntime-hop", c.MFD_CLOEXEC | c.MFD_ALLOW_SEALING | c.MFD_EXEC)
+    flags = c.MFD_CLOEXEC | c.MFD_ALLOW_SEALING
+    try:
+        hop_fd = syscalls.memfd_create("pyruntime-hop", flags | c.MFD_EXEC)
+    except KernelError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        hop_fd = syscalls.memfd_create("pyruntime-hop", flags)  # before Linux 6.3 it is executable anyway
     posix.write(hop_fd, image(listen_fd, report_fd))
     fcntl(hop_fd, c.F_ADD_SEALS, c.F_SEAL_SEAL | c.F_SEAL_SHRINK | c.F_SEAL_GROW | c.F_SEAL_WRITE)
     return hop_fd
