@@ -75,10 +75,12 @@ class Root:
         parent_fd = self.open("/", O_PATH | posix.O_DIRECTORY)
         for depth, name in enumerate(parts, 1):
             below = "/".join(parts[:depth])
-            child_fd = self._find_directory(below)
-            if child_fd is None:
-                child_fd = self._make_directory(parent_fd, name, below, mode)
-            posix.close(parent_fd)
+            try:
+                child_fd = self._find_directory(below)
+                if child_fd is None:
+                    child_fd = self._make_directory(parent_fd, name, below, mode)
+            finally:
+                posix.close(parent_fd)
             parent_fd = child_fd
         return parent_fd
 
