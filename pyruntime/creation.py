@@ -167,6 +167,8 @@ class Start:
         self._set_device_policy(launch)
         self.store.write_file("config.json", self.config)
         parent.serve_until_ready(self.child, launch)
+        if self.foreground is not None and self.child.master_fd >= 0:
+            self.foreground.size_terminal(self.child.master_fd)
         record["pid"] = self.child.pid
         record["startTime"] = proc.start_time(self.child.pid)
         self.store.write(record)

@@ -92,11 +92,34 @@ def _in_order_of_completion(entries: tuple[str, ...]) -> Iterator[tuple[str, boo
             yield module.__name__, hasattr(module, "__path__"), _compile(str(module.__file__))
 
 
+class _Strip(ast.NodeTransformer):
+    """Leaves out what only type checkers and people read. A class keeps its annotations: they are a Step's fields."""
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:  # noqa: N802
+        """`from __future__` would import a module to no effect; the flag is given to compile() instead."""
+        return None if node.module == "__future__" else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:  # noqa: N802
+        """`if TYPE_CHECKING` is never true."""
+        self.generic_visit(node)
+        return node.orelse if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802
+        """The annotations of a function are strings that somebody would have to load."""
+        self.generic_visit(node)
+        node.returns = None
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        """See visit_FunctionDef."""
+        node.annotation = None
+        return node
+
+
 def _compile(path: str) -> CodeType:
-    """As `python -OO` compiles, and without `from __future__`, which would import a module to no effect."""
+    """As `python -OO` compiles, without what _Strip leaves out."""
     with open(path, encoding="utf-8") as file:
-        tree = ast.parse(file.read(), path)
-    tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+        tree = ast.fix_missing_locations(_Strip().visit(ast.parse(file.read(), path)))
     code: CodeType = compile(tree, path, "exec", flags=_FUTURE_ANNOTATIONS, dont_inherit=True, optimize=2)
     return _without_lines(code)
 

@@ -83,6 +83,11 @@ class Foreground:
         self._signal_fd = syscalls.signalfd4(-1, mask, SFD_CLOEXEC | SFD_NONBLOCK)
         self.original_mask: set[int] = set(_signal.pthread_sigmask(_signal.SIG_BLOCK, taken))
 
+    def size_terminal(self, master_fd: int) -> None:
+        """Give the container's terminal the size of the caller's, before a program can ask for it."""
+        if self._host is not None:
+            self._host.copy_size(master_fd)
+
     def supervise(self, pid: int, pidfd: int, master_fd: int | None = None) -> int:
         """Stay until the container's init has ended: its exit status, 128 + n for signal n.
 
