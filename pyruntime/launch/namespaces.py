@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from pyruntime.plan.step import Step
 
+_OFFSETS = "/proc/self/timens_offsets"
 _NS_GET_NSTYPE = 0xB703  # ioctl_nsfs(2): _IO(NSIO, 3)
 
 
@@ -224,6 +225,7 @@ def _run_stage(namespaces: Namespaces, channel: Channel) -> None:
 
 def _stage(namespaces: Namespaces, channel: Channel) -> int:
     syscalls.prctl(c.PR_SET_PDEATHSIG, 9)
+    offsets_fd = _open_offsets(namespaces.offsets)
     user = [(step, fd) for step, fd in namespaces.joins if step.flag == c.CLONE_NEWUSER]
     # A new user namespace has no rights over what is joined; a joined one may be the only one that has.
     refused = _join_what_can_be(namespaces.joins, skip=c.CLONE_NEWUSER)
@@ -242,11 +244,27 @@ def _stage(namespaces: Namespaces, channel: Channel) -> int:
         syscalls.unshare(c.CLONE_NEWTIME)
         done |= c.CLONE_NEWTIME
         lines = "".join(f"{clock} {seconds} {nanos}\n" for clock, seconds, nanos in namespaces.offsets.offsets)
-        _at(namespaces.offsets, lambda: proc.write_file("/proc/self/timens_offsets", lines.encode()))
+        _at(namespaces.offsets, lambda: proc.write(offsets_fd, lines.encode(), _OFFSETS))
+        posix.close(offsets_fd)
     pid, _ = clone3(namespaces.new & ~done | c.CLONE_PARENT, exit_signal=0, pidfd=False)
     if pid:
         channel.send(PID, str(pid))
     return pid
+
+
+def _open_offsets(step: OffsetClocks | None) -> int:
+    """Opened before there is a new user namespace: its root may not open what a process that is not dumpable has.
+
+    The kernel asks for the rights of who opened the file: the owner of a user namespace has all of them in it.
+    """
+    fd = -1
+    if step is not None:
+        try:
+            fd = syscalls.openat2(c.AT_FDCWD, _OFFSETS, posix.O_WRONLY)
+        except KernelError as error:
+            error.where = step.where
+            raise
+    return fd
 
 
 def _join_what_can_be(joins: list[tuple[JoinNamespace, int]], skip: int) -> list[tuple[JoinNamespace, int]]:
