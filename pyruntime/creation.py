@@ -14,7 +14,7 @@ import time
 from pyruntime import report
 from pyruntime.cgroup.creation import own_cgroup
 from pyruntime.cgroup.manager import Cgroup
-from pyruntime.errors import Error, KernelError, UnsupportedError, UsageError
+from pyruntime.errors import ConfigError, Error, KernelError, UnsupportedError, UsageError
 from pyruntime.jsontext import encode
 from pyruntime.launch import limits, parent
 from pyruntime.launch.child import Launch
@@ -343,9 +343,12 @@ def _root_directory(path: str) -> str:
             f"open({path!r})", error.errno or 0, where=where, hint="the bundle has no such directory"
         ) from error
     try:
-        return posix.readlink(f"/proc/self/fd/{fd}")
+        found = posix.readlink(f"/proc/self/fd/{fd}")
     finally:
         posix.close(fd)
+    if found == "/":
+        raise ConfigError("the host's own root cannot be the container's", where=where)
+    return found
 
 
 def _listen(store: Store) -> int:

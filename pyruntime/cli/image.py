@@ -95,16 +95,16 @@ def _in_order_of_completion(entries: tuple[str, ...]) -> Iterator[tuple[str, boo
 class _Strip(ast.NodeTransformer):
     """Leaves out what only type checkers and people read. A class keeps its annotations: they are a Step's fields."""
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:  # noqa: N802
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
         """`from __future__` would import a module to no effect; the flag is given to compile() instead."""
         return None if node.module == "__future__" else node
 
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:  # noqa: N802
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         """`if TYPE_CHECKING` is never true."""
         self.generic_visit(node)
         return node.orelse if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         """The annotations of a function are strings that somebody would have to load."""
         self.generic_visit(node)
         node.returns = None

@@ -123,7 +123,7 @@ def mount_filesystem(step: MountFilesystem, rootfs: Rootfs) -> None:
         target_fd = _open_kernel_directory(step.target, rootfs)
     else:
         target_fd, existed = _open_directory(step.target, rootfs)
-        _refuse_inside_proc(target_fd, step.target)
+        _check_target(target_fd, step.target, rootfs)
         if step.fstype == "tmpfs" and existed:
             # A tmpfs takes over the mode of what it hides, such as 1777 of /tmp; its own options may still differ.
             data = ",".join(filter(None, (f"mode={posix.fstat(target_fd).st_mode & 0o7777:04o}", data)))
@@ -149,7 +149,7 @@ def bind_mount(step: BindMount, rootfs: Rootfs) -> None:
     try:
         target_fd = _open_like(posix.fstat(source_fd).st_mode, step.target, rootfs)
         try:
-            _refuse_inside_proc(target_fd, step.target, source_fd)
+            _check_target(target_fd, step.target, rootfs, source_fd)
             syscalls.mount(proc_fd(source_fd), proc_fd(target_fd), "", step.flags & (c.MS_BIND | c.MS_REC), "")
         finally:
             posix.close(target_fd)
@@ -169,7 +169,7 @@ def mount_cgroup(step: MountCgroup, rootfs: Rootfs) -> None:
     runc:libcontainer/rootfs_linux.go:/^func mountCgroupV2/
     """
     target_fd, _ = _open_directory(step.target, rootfs)
-    _refuse_inside_proc(target_fd, step.target)
+    _check_target(target_fd, step.target, rootfs)
     target = proc_fd(target_fd)
     try:
         source = rootfs.cgroup_path if step.own_view and rootfs.cgroup_path else find_v2()
@@ -361,11 +361,15 @@ def _open_like(mode: int, target: str, rootfs: Rootfs) -> int:
     return rootfs.root.make_file(target)
 
 
-def _refuse_inside_proc(target_fd: int, target: str, source_fd: int = -1) -> None:
-    """Refuse a mount on or below procfs, but lxcfs's files, and procfs itself (CVE-2019-16884).
+def _check_target(target_fd: int, target: str, rootfs: Rootfs, source_fd: int = -1) -> None:
+    """Refuse a mount over the root itself, which would be hidden below it, and one on or below procfs (CVE-2019-16884).
 
-    Asked of the descriptor, so that a link which leads into /proc makes no difference.
+    lxcfs's files may be mounted there, and procfs itself. Asked of the descriptor, so that a link into /proc makes no
+    difference. runc:libcontainer/rootfs_linux.go:/^func checkProcMount/
     """
+    status, root = posix.fstat(target_fd), posix.fstat(rootfs.root.fd)
+    if (status.st_dev, status.st_ino) == (root.st_dev, root.st_ino):
+        raise ConfigError(f"{target} is the root file system itself; only what is below it can be a mount's place")
     inside = syscalls.fstatfs_type(target_fd) == c.PROC_SUPER_MAGIC
     named = target == "/proc" or target.startswith("/proc/")
     if not (inside or named) or target in LXCFS_FILES:

@@ -421,6 +421,14 @@ def test_proc_over_proc(container: Container) -> None:
 TO_THE_CGROUP = "cd $(dirname $(find /sys/fs/cgroup -name cgroup.procs | head -n 1))"
 
 
+@pytest.mark.only_pyruntime("old versions of runc hide the mount below the root, without a word")
+@pytest.mark.parametrize("destination", ["/", "/.", "/link-to-root"])
+def test_a_mount_over_the_root_is_refused(container: Container, refused: Refused, destination: str) -> None:
+    (container.rootfs / "link-to-root").symlink_to("/")
+    container.add_mount(destination, "tmpfs")
+    refused("config.json#/mounts/7")
+
+
 def test_the_cgroup_mount_is_read_only(container: Container) -> None:
     container.grant("CAP_DAC_OVERRIDE")
     assert "Read-only file system" in container.run_script(f"{TO_THE_CGROUP} && mkdir below").stderr
