@@ -95,7 +95,9 @@ class Namespaces:
         )
 
 
-def clone_child(namespaces: Namespaces, channel: Channel, cgroup_fd: int | None) -> tuple[int, int]:
+def clone_child(
+    namespaces: Namespaces, channel: Channel, parents_end: Channel, cgroup_fd: int | None
+) -> tuple[int, int]:
     """Clone the container's process: (pid, pidfd) in the parent, (0, -1) in the child, which is in its namespaces then.
 
     With a stage, pid is the stage's, and the child's arrives on the channel as PID. `channel` is the child's end.
@@ -104,10 +106,12 @@ def clone_child(namespaces: Namespaces, channel: Channel, cgroup_fd: int | None)
     if namespaces.needs_stage:
         pid, pidfd = clone3(0, cgroup_fd=cgroup_fd)
         if pid == 0:
+            parents_end.close()
             _run_stage(namespaces, channel)
     else:
         pid, pidfd = clone3(namespaces.new & ~c.CLONE_NEWCGROUP, cgroup_fd=cgroup_fd)
         if pid == 0:
+            parents_end.close()
             _report(channel, lambda: _enter_directly(namespaces, channel))
     if pid == 0 and namespaces.new & c.CLONE_NEWCGROUP:
         # Only now, when we are in our cgroup: a cgroup namespace takes the one of its maker for its root.
@@ -315,11 +319,15 @@ def _become_root() -> None:
 
 def _report(channel: Channel, action: Callable[[], None]) -> None:
     """In the child: do it, or tell the parent why not and end."""
+    done = False
     try:
         action()
+        done = True
     except Error as error:
         channel.send_error(error)
-        posix._exit(1)
+    finally:
+        if not done:  # whatever it was, and though the parent may be gone: its code must not go on in the child
+            posix._exit(1)
 
 
 def _run_map_helper(name: str, pid: int, mappings: tuple[tuple[int, int, int], ...]) -> None:

@@ -76,7 +76,7 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
             # The child takes it over, so that there is no moment in which it could be traced from a joined namespace.
             # Others than root could not write the id maps of a child that is not dumpable: its files are root's.
             syscalls.prctl(c.PR_SET_DUMPABLE, 0)
-        pid, pidfd = clone_child(namespaces, theirs, cgroup_fd)
+        pid, pidfd = clone_child(namespaces, theirs, ours, cgroup_fd)
         if pid == 0:
             become_container(launch, theirs)
     except BaseException:

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from pyruntime.plan.build import build
-from pyruntime.plan.step import NAMESPACES, Step
+from pyruntime.plan.step import NAMESPACES, PROCESS, Step
 from scripts.lib.environment import checkout_launcher
 from tests import capabilities
-from tests.support.container import Container
+from tests.support.container import Container, wait_until
 from tests.support.leftovers import Leftovers, host_mounts
 from tests.support.runtime import Runtime
 from tests.support.terminal import ConsoleSocket, finish
@@ -32,28 +32,32 @@ pytestmark = [
     pytest.mark.only_pyruntime("the failure is injected into pyruntime's own functions"),
 ]
 
-# Before `main`: INJECT=point:descriptor. A descriptor of 0 means to fail; else it is told that the point is reached.
+# INJECT=point:told:go. With descriptors of 0 the point fails. Else `told` is told that it is reached, the runtime is
+# killed, and whoever is left goes on when `go` is closed.
 INJECTING = """
-import errno, posix, sys, time
+import errno, posix, sys
 sys.path[:0] = sys.path[-1], {library!r}
 from pyruntime import creation
 from pyruntime.errors import KernelError
 from pyruntime.launch import limits, namespaces, parent, perform
 from pyruntime.__main__ import main
 
-point, _, told_fd = posix.environ[b"INJECT"].decode().partition(":")
+point, told_fd, go_fd = posix.environ[b"INJECT"].decode().split(":")
 steps = []
 
-def reached(*_arguments, **_named):
-    if told_fd != "0":
+def weak(function):
+    def reached(*arguments, **named):
+        if told_fd == "0":
+            raise KernelError("injected()", errno.EIO)
         posix.write(int(told_fd), b"x")
-        time.sleep(60)
-    raise KernelError("injected()", errno.EIO)
+        posix.read(int(go_fd), 1)
+        return function(*arguments, **named)
+    return reached
 
 class Performers(dict):
     def __getitem__(self, kind):
         function = super().__getitem__(kind)
-        return lambda step, subject: (reached if steps and steps[int(point)] is step else function)(step, subject)
+        return lambda step, _: (weak(function) if steps and steps[int(point)] is step else function)(step, _)
 
 def remembering(*arguments, **named):
     plan = build(*arguments, **named)
@@ -66,17 +70,17 @@ perform._PERFORMERS = Performers(perform._PERFORMERS)
 limits.PERFORMERS = Performers(limits.PERFORMERS)
 
 def write(fd, data, path):
-    return reached() if path.endswith("timens_offsets") else writing(fd, data, path)
+    (weak(writing) if path.endswith("timens_offsets") else writing)(fd, data, path)
 
 if point == "cgroup":
-    limits.creation.create = reached
+    limits.creation.create = weak(limits.creation.create)
 elif point == "maps":
-    parent.write_maps = reached
+    parent.write_maps = weak(parent.write_maps)
 elif point == "clone":
-    namespaces.clone3 = reached
+    namespaces.clone3 = weak(namespaces.clone3)
 elif point == "clone in the stage":
     cloning = namespaces.clone3
-    namespaces.clone3 = lambda flags, **named: (cloning if named.get("pidfd", True) else reached)(flags, **named)
+    namespaces.clone3 = lambda flags, **named: (cloning if named.get("pidfd", True) else weak(cloning))(flags, **named)
 elif point == "offsets":
     writing, namespaces.proc.write = namespaces.proc.write, write
 main()
@@ -126,9 +130,9 @@ class Variant(NamedTuple):
     words: list[str]
     console: ConsoleSocket
 
-    def start(self, point: str, told_fd: int = 0, **popen: Any) -> subprocess.Popen[bytes]:
+    def start(self, point: str, told_fd: int = 0, go_fd: int = 0, **popen: Any) -> subprocess.Popen[bytes]:
         """The command with its weak point."""
-        environment = self.injecting.environment | {"INJECT": f"{point}:{told_fd}"}
+        environment = self.injecting.environment | {"INJECT": f"{point}:{told_fd}:{go_fd}"}
         return self.injecting.spawn(*self.words, env=environment, stdin=subprocess.DEVNULL, **popen)
 
     def hang_up(self) -> None:
@@ -156,7 +160,7 @@ POINTS = {
 
 
 def cases() -> Iterator[Any]:
-    """(variant, point, place) of everything that can fail."""
+    """(variant, point, place, whether the child ends with its parent then) of everything that can fail."""
     if capabilities.missing("busybox"):
         return
     for mapped in (False, True):
@@ -165,13 +169,15 @@ def cases() -> Iterator[Any]:
         for index, step in enumerate(planned(mapped)):
             kind = type(step).__name__
             if step.phase != NAMESPACES and kind != "CreateCgroup":
-                yield pytest.param(mapped, str(index), step.where, id=f"{name}-{index}-{kind}", marks=marks)
+                # Changing the user takes the death signal away (prctl(2)), but by then the record knows the process.
+                dies = step.phase != PROCESS
+                yield pytest.param(mapped, str(index), step.where, dies, id=f"{name}-{index}-{kind}", marks=marks)
         for point, (where, variants) in POINTS.items():
             if mapped in variants:
-                yield pytest.param(mapped, point, where, id=f"{name}-{point}", marks=marks)
+                yield pytest.param(mapped, point, where, True, id=f"{name}-{point}", marks=marks)
 
 
-every_point = pytest.mark.parametrize(("mapped", "point", "place"), list(cases()))
+every_point = pytest.mark.parametrize(("mapped", "point", "place", "dies"), list(cases()))
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +221,7 @@ IN_FIRST_USER_NAMESPACE = Path("/proc/self/uid_map").read_text().split() == ["0"
 
 
 @every_point
-def test_a_failing_step(variants: dict[bool, Variant], mapped: bool, point: str, place: str) -> None:
+def test_a_failing_step(variants: dict[bool, Variant], mapped: bool, point: str, place: str, dies: bool) -> None:
     variant = variants[mapped]
     process = variant.start(point)
     _, stderr = process.communicate(timeout=30)
@@ -233,18 +239,25 @@ def test_a_failing_step(variants: dict[bool, Variant], mapped: bool, point: str,
 
 
 @every_point
-def test_a_runtime_that_is_killed(variants: dict[bool, Variant], mapped: bool, point: str, place: str) -> None:
+def test_a_runtime_that_is_killed(
+    variants: dict[bool, Variant], mapped: bool, point: str, place: str, dies: bool
+) -> None:
     variant = variants[mapped]
     reader, writer = os.pipe()
-    process = variant.start(point, writer, pass_fds=[writer])
+    go_reader, go_writer = os.pipe()
+    process = variant.start(point, writer, go_reader, pass_fds=[writer, go_reader])
     os.close(writer)
+    os.close(go_reader)
     ready, _, _ = select.select([reader], [], [], 30)
     reached = ready and os.read(reader, 1) == b"x"
     os.close(reader)
     process.kill()
     finish(process)
+    os.close(go_writer)
     variant.hang_up()
     assert reached, f"the runtime never came to {place}"
+    if dies:
+        wait_until(lambda: not variant.leftovers.processes(), "the child to end with its parent")
     deleted = variant.runtime("delete", "--force", variant.container.id)
     assert deleted.status == 0, deleted
     left = variant.leftovers.found()
