@@ -49,9 +49,9 @@ try:
     fd = posix.open(f"{{library}}/pyruntime/{{name}}.{{sys.implementation.cache_tag}}.image", posix.O_CLOEXEC)
     boot, modules = loads(posix.read(fd, posix.fstat(fd).st_size))
     posix.close(fd)
-    exec(boot)
-except FileNotFoundError:
-    pass
+except (OSError, EOFError, TypeError, ValueError):
+    boot = ""
+exec(boot)
 from pyruntime.__main__ import main
 main()
 """
