@@ -254,10 +254,10 @@ def test_a_runtime_that_is_killed(
     process.kill()
     finish(process)
     os.close(go_writer)
-    variant.hang_up()
     assert reached, f"the runtime never came to {place}"
     if dies:
         wait_until(lambda: not variant.leftovers.processes(), "the child to end with its parent")
+    variant.hang_up()  # not before: it would end the child, too
     deleted = variant.runtime("delete", "--force", variant.container.id)
     assert deleted.status == 0, deleted
     left = variant.leftovers.found()
