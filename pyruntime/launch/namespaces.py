@@ -261,14 +261,12 @@ def _open_offsets(step: OffsetClocks | None) -> int:
 
     The kernel asks for the rights of who opened the file: the owner of a user namespace has all of them in it.
     """
-    fd = -1
-    if step is not None:
-        try:
-            fd = syscalls.openat2(c.AT_FDCWD, _OFFSETS, posix.O_WRONLY)
-        except KernelError as error:
-            error.where = step.where
-            raise
-    return fd
+    if step is None:
+        return -1
+    try:
+        return posix.open(_OFFSETS, posix.O_WRONLY | posix.O_CLOEXEC)
+    except OSError as error:
+        raise KernelError(f"open({_OFFSETS!r})", error.errno or 0, where=step.where) from error
 
 
 def _join_what_can_be(joins: list[tuple[JoinNamespace, int]], skip: int) -> list[tuple[JoinNamespace, int]]:
