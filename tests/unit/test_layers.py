@@ -210,6 +210,7 @@ LOOKS_UP = {
     "launch.namespaces.write_sysctl": "the host's /proc, before the pivot; the names are checked against an allow-list",
     "launch.namespaces.Namespaces.refuse_host_network": "our own namespace, before the pivot",
     "launch.namespaces._open_namespace": "a path of config.json, which is trusted, on the host",
+    "launch.namespaces._open_offsets": "the host's /proc, before the pivot",
     "launch.rootfs.cut_propagation": "the bundle's path on the host and what lies above it",
     "launch.rootfs.bind_root": "the bundle's path on the host",
     "launch.rootfs.bind_mount": "the source of a bind: a path of config.json, on the host",
