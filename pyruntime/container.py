@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pyruntime.state.store import Record
 
+_ORPHAN_SECONDS = 2.0  # how long the child of a killed start may take to end
 _KILL_SECONDS = 10.0  # how long `delete --force` waits for a killed init to be gone; runc:delete.go waits as long
 
 
@@ -48,7 +49,7 @@ def start(id: str, *, root: str) -> None:
     if report_of_hop:
         from pyruntime.launch.sync import execve_error
 
-        raise execve_error(report_of_hop)
+        raise execve_error(report_of_hop, _program(store))
 
 
 def kill(id: str, signal: int, *, root: str, all: bool = False) -> None:
@@ -78,9 +79,11 @@ def delete(id: str, *, root: str, force: bool = False) -> None:
     store = Store(root, id)
     try:
         record = store.read()
-    except (NotFoundError, StateError):
+    except (NotFoundError, StateError) as error:
         if not force:
             raise
+        if isinstance(error, StateError):  # to guess which cgroup it was, and kill what is in there, would be worse
+            report.warn(f"the record is damaged: if processes or a cgroup named {id} are left, they stay")
         store.remove()  # a start that was killed before its first record, or a damaged record
         return
     state = status(record, store)
@@ -96,6 +99,8 @@ def delete(id: str, *, root: str, force: bool = False) -> None:
         cgroup = Cgroup(record["cgroup"])
         cgroup.kill()
         cgroup.remove()
+    elif record["cgroupIntended"]:
+        _remove_if_empty(Cgroup(record["cgroupIntended"]))
     store.remove()
 
 
@@ -116,6 +121,13 @@ def list_containers(*, root: str) -> list[dict[str, Any]]:
         except Error as error:
             report.warn(str(error))
     return found
+
+
+def _program(store: Store) -> str:
+    """The name of the program, for an error: from the copy of config.json that `create` has left."""
+    from pyruntime.spec.load import parse
+
+    return parse(store.read_file("config.json"))["process"]["args"][0]
 
 
 def _connect(store: Store) -> bytes:
@@ -168,6 +180,19 @@ def _end(record: Record) -> None:
         if time.monotonic() > deadline:
             raise StateError(f"process {record['pid']} does not end after SIGKILL", where=record["id"])
         time.sleep(0.001)
+
+
+def _remove_if_empty(cgroup: Cgroup) -> None:
+    """Remove what a start has left that was killed before it could say that the cgroup was its own.
+
+    A child of that start ends with it; whatever else is in there is not ours to kill.
+    """
+    if not cgroup.exists():
+        return
+    if cgroup.wait_for("populated 0", _ORPHAN_SECONDS):
+        cgroup.remove()
+    else:
+        report.warn(f"left alone, for it has processes that are not the container's: {cgroup.path}")
 
 
 def _describe(store: Store, record: Record) -> dict[str, Any]:

@@ -254,6 +254,7 @@ class Start:
             "startTime": 0,
             "uid": uid,
             "cgroup": "",
+            "cgroupIntended": "",
             "config": True,
             "rootless": self.options.is_rootless(),
         }
@@ -261,15 +262,16 @@ class Start:
     def _make_cgroup(self, launch: Launch, record: Record) -> int | None:
         """Make and fill the cgroup; its descriptor, or None where the container has none.
 
-        Recorded as soon as it exists and is ours, so that `delete --force` finds it if we are killed.
+        Its path is recorded before, so that `delete --force` finds what we leave if we are killed, and as the
+        container's own only after: until then it may be another's.
         """
         steps = self.plan.phase(CGROUP)
+        record["cgroupIntended"] = limits.intended_path(steps)
+        self.store.write(record)
         self.cgroup = limits.make_cgroup(steps, rootless=launch.rootless)
         if self.cgroup is None:
-            self.store.write(record)
             return None
         record["cgroup"] = launch.cgroup_path = self.cgroup.path
-        self.store.write(record)
         now = [step for step in steps if not isinstance(step, DevicePolicy)]
         limits.fill_cgroup(now, self.cgroup, rootless=launch.rootless)
         return self.cgroup.open_fd()

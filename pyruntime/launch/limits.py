@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from pyruntime.plan.step import Step
 
 
+def intended_path(steps: list[Step]) -> str:
+    """The host path of the cgroup that `make_cgroup` is going to make; "" if there is no such step."""
+    step = next((step for step in steps if isinstance(step, resources.CreateCgroup)), None)
+    return creation.find_v2().rstrip("/") + step.path if step is not None else ""
+
+
 def make_cgroup(steps: list[Step], *, rootless: bool = False) -> Cgroup | None:
     """Perform the CreateCgroup among `steps`, having checked that the controllers of all the others can be had.
 

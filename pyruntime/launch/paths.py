@@ -85,7 +85,7 @@ class Root:
         return parent_fd
 
     def make_file(self, path: str, mode: int = 0o644) -> int:
-        """An O_PATH descriptor of the file `path`, made empty where missing: something for a bind mount to cover."""
+        """A descriptor, for its place only, of the file `path`, made empty where missing: for a bind mount to cover."""
         found = self.find(path)
         if found is not None:
             return found

@@ -401,6 +401,10 @@ def _mount_step(mount: Mount, where: str, bundle_path: str, *, own_view: bool) -
     if options.copy_up and fstype != "tmpfs":
         raise ConfigError(f"tmpcopyup is for tmpfs, not for {fstype}", where=f"{where}/options")
     if fstype in ("cgroup", "cgroup2"):
+        if options.data:  # they are properties of the whole hierarchy, and it is mounted already
+            raise UnsupportedError(
+                f"a cgroup mount takes no file system options: {options.data!r}", where=f"{where}/options"
+            )
         return MountCgroup(where, target, options.flags, options.propagation, options.recursive, own_view)
     return MountFilesystem(
         where,

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyruntime.spec.types import IDMapping, Spec
+    from pyruntime.spec.types import Capabilities, IDMapping, Spec
 
 SPEC_MINOR = 3  # this runtime knows runtime-spec 1.0 to 1.3
 
@@ -239,8 +239,8 @@ def capabilities(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
     sets = spec["process"].get("capabilities", {})
     known = CAPABILITIES.split()
     permitted, inheritable = sets.get("permitted", ()), sets.get("inheritable", ())
-    for key, names in sets.items():
-        for index, name in enumerate(names):  # type: ignore[arg-type, var-annotated]
+    for key, names in _capability_sets(sets):
+        for index, name in enumerate(names):
             place = ("process", "capabilities", key, index)
             if name[:4] != "CAP_" or name[4:] not in known:
                 yield Finding(None, f"unknown capability {name}, ignored", place)
@@ -250,6 +250,13 @@ def capabilities(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
     if lacking:  # one line for all: `runc spec` wrote such sets until 1.2
         message = f"ambient without being permitted and inheritable, ignored: {', '.join(lacking)}"
         yield Finding(None, message, ("process", "capabilities", "ambient"))
+
+
+def _capability_sets(sets: Capabilities) -> Iterator[tuple[str, list[str]]]:
+    """The five sets, those that are there. Other keys may hold anything."""
+    for key in ("bounding", "effective", "permitted", "inheritable", "ambient"):
+        if key in sets:
+            yield key, sets[key]
 
 
 def mounts(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:

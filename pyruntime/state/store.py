@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         startTime: int  # of pid, clock ticks after boot: tells a reused pid from ours
         uid: int
         cgroup: str  # absolute host path of the container's cgroup directory, "" if it has none
+        cgroupIntended: str  # the same before it was made; alone it may still be another's
         config: bool  # a copy of config.json lies beside the record
         rootless: bool
 else:
@@ -59,13 +60,13 @@ def check_id(container_id: str) -> None:
 
     Raises UsageError. Companion: runc:libcontainer/factory_linux.go:/^func validateID/.
     """
+    if len(container_id) > _NAME_MAX:
+        raise UsageError(f"container ID too long: {len(container_id)} characters", hint=f"at most {_NAME_MAX}")
     if not container_id or container_id in (".", "..") or not _ID_CHARACTERS.issuperset(container_id):
         raise UsageError(
             f"invalid container ID format: {container_id!r}",
             hint="letters, digits, and the characters _ + - . make an ID",
         )
-    if len(container_id) > _NAME_MAX:
-        raise UsageError(f"container ID too long: {len(container_id)} characters", hint=f"at most {_NAME_MAX}")
 
 
 class Store:
@@ -210,6 +211,7 @@ _RECORD_TYPES: dict[str, type] = {
     "annotations": dict,
     "startTime": int,
     "cgroup": str,
+    "cgroupIntended": str,
 }
 
 

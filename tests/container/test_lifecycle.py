@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -334,3 +335,31 @@ def test_sigterm_to_init_without_a_handler_is_ignored(running: Container) -> Non
     assert running.state()["status"] == "running"
     assert running.kill("KILL").status == 0
     running.wait_for("stopped")
+
+
+@pytest.mark.only_pyruntime("it looks into the state directory")
+@pytest.mark.parametrize("inhabited", [False, True])
+def test_a_cgroup_that_was_made_and_never_recorded(container: Container, leftovers: Leftovers, inhabited: bool) -> None:
+    """`create` was killed between making its cgroup and saying so: delete removes it, but kills nobody in it."""
+    assert container.create().status == 0
+    record_path = container.runtime.root / container.id / "state.json"
+    record = json.loads(record_path.read_text())
+    group = Path(record["cgroup"])
+    assert container.delete("--force").status == 0
+    record_path.parent.mkdir()
+    record_path.write_text(json.dumps(record | {"cgroup": "", "cgroupIntended": str(group), "pid": 0}))
+    group.mkdir()
+    if not inhabited:
+        assert container.delete("--force").status == 0
+        assert leftovers.found() == []
+        return
+    stranger = subprocess.Popen(["sleep", "60"])
+    try:
+        (group / "cgroup.procs").write_text(str(stranger.pid))
+        result = container.delete("--force")
+        assert (result.status, stranger.poll()) == (0, None)
+        assert f"{group}" in result.stderr
+    finally:
+        stranger.kill()
+        stranger.wait()
+        group.rmdir()

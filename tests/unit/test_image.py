@@ -132,7 +132,7 @@ def stopped(command: Command) -> None:
     record: Any = {
         "ociVersion": "1.3.0", "id": "web", "pid": 4194305, "bundle": "/b", "rootfs": "/b/rootfs",
         "created": "2026-01-01T00:00:00Z", "annotations": {}, "owner": "", "startTime": 1, "uid": 0,
-        "cgroup": "", "config": False, "rootless": False,
+        "cgroup": "", "cgroupIntended": "", "config": False, "rootless": False,
     }  # fmt: skip
     store.write(record)
 

@@ -38,6 +38,7 @@ def record(**changes: Any) -> Record:
         "startTime": 0,
         "uid": 0,
         "cgroup": "",
+        "cgroupIntended": "",
         "config": True,
         "rootless": False,
     }
