@@ -15,7 +15,7 @@ from pyruntime import report
 from pyruntime.cli import emit
 from pyruntime.cli.options import DEFAULT_ROOT
 from pyruntime.cli.parse import Call, parse_globals, parse_verb
-from pyruntime.errors import UsageError
+from pyruntime.errors import KernelError, UsageError
 from pyruntime.version import SPEC_VERSION, VERSION
 
 TYPE_CHECKING = False
@@ -113,10 +113,13 @@ def _help(call: Call, argv: list[str], error: UsageError | None = None) -> int:
 
 
 def _apply(settings: dict[str, Any], call: Call) -> None:
-    """Make the global options true: open --log, make --root absolute. Raises UsageError, OSError."""
+    """Make the global options true: open --log, make --root absolute. Raises UsageError, KernelError."""
     if settings["log"]:
         flags = posix.O_CREAT | posix.O_WRONLY | posix.O_APPEND | posix.O_SYNC | posix.O_CLOEXEC
-        call.log_fd = posix.open(settings["log"], flags, 0o644)
+        try:
+            call.log_fd = posix.open(settings["log"], flags, 0o644)
+        except OSError as error:
+            raise KernelError(f"open({settings['log']!r})", error.errno or 0, where="--log") from error
     root_path = settings["root"] or _default_root()
     if root_path[0] != "/":
         root_path = f"{posix.getcwd()}/{root_path}"

@@ -49,7 +49,7 @@ def start(id: str, *, root: str) -> None:
     if report_of_hop:
         from pyruntime.launch.sync import execve_error
 
-        raise execve_error(report_of_hop, _program(store))
+        raise execve_error(report_of_hop, store.read_config()["process"]["args"][0])
 
 
 def kill(id: str, signal: int, *, root: str, all: bool = False) -> None:
@@ -82,7 +82,7 @@ def delete(id: str, *, root: str, force: bool = False) -> None:
     except (NotFoundError, StateError) as error:
         if not force:
             raise
-        if isinstance(error, StateError):  # to guess which cgroup it was, and kill what is in there, would be worse
+        if not isinstance(error, NotFoundError):  # to guess a cgroup, and kill what is in there, would be worse
             report.warn(f"the record is damaged: if processes or a cgroup named {id} are left, they stay")
         store.remove()  # a start that was killed before its first record, or a damaged record
         return
@@ -121,13 +121,6 @@ def list_containers(*, root: str) -> list[dict[str, Any]]:
         except Error as error:
             report.warn(str(error))
     return found
-
-
-def _program(store: Store) -> str:
-    """The name of the program, for an error: from the copy of config.json that `create` has left."""
-    from pyruntime.spec.load import parse
-
-    return parse(store.read_file("config.json"))["process"]["args"][0]
 
 
 def _connect(store: Store) -> bytes:

@@ -76,6 +76,8 @@ def _explain(text: str) -> str:
 
     if not text.strip(BLANKS):
         return "the text is empty"
+    if text[0] == "\ufeff":
+        return "not JSON at line 1 column 1: a byte order mark (save the file as UTF-8 without one)"
     try:
         json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:

@@ -56,14 +56,17 @@ def _unescape(field: bytes) -> str:
 
 
 def own_cgroup() -> str:
-    """The runtime's own cgroup, as a path below the v2 mount point ("/" if it cannot be seen from there).
+    """The runtime's own cgroup, as a path below the v2 mount point ("/" if it cannot be seen from there, or is none).
 
     For plan.resources.cgroup_path. Companion: opencontainers/cgroups:fs2/defaultpath.go:/^func parseCgroupFile/.
     """
     for line in proc.read_file("/proc/self/cgroup").split(b"\n"):
         if line.startswith(b"0::"):
             path = line[3:].decode(errors="surrogateescape").removesuffix(" (deleted)")
-            root = _find_mount()[1].rstrip("/")
+            try:
+                root = _find_mount()[1].rstrip("/")
+            except UnsupportedError:
+                return "/"  # a plan can be made without; `create` will raise it again
             # In a container that shares its host's cgroup namespace the mount shows only a part of the tree.
             inside = path.startswith(f"{root}/") and not path.startswith("/..")
             return path[len(root) :] if inside else "/"

@@ -36,13 +36,13 @@ def help_or_complete(argv: list[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-def explain(argv: list[str], error: UsageError) -> UsageError:
+def explain(argv: list[str], error: UsageError, verb: str = "") -> UsageError:
     """The error in click's words, which tell what may have been meant; as it came where click sees nothing wrong."""
     try:
         read(argv)
     except click.ClickException as complaint:
         text = complaint.format_message()
-        return UsageError(text[:1].lower() + text[1:].rstrip("."), where=error.where, hint=_hint(complaint))
+        return UsageError(text[:1].lower() + text[1:].rstrip("."), where=error.where, hint=_hint(complaint, verb))
     return error
 
 
@@ -53,10 +53,10 @@ def read(argv: list[str]) -> Call:
     return call
 
 
-def _hint(complaint: click.ClickException) -> str:
+def _hint(complaint: click.ClickException, verb: str) -> str:
     """Where help is; and for a global option behind the verb, where it belongs."""
     context = getattr(complaint, "ctx", None)
-    path = context.command_path if context is not None else PROGRAM
+    path = context.command_path if context is not None else f"{PROGRAM} {verb}".rstrip()
     misplaced = getattr(complaint, "option_name", None) in [f"--{option[0]}" for option in GLOBAL]
     return "a global option: it goes before the command" if misplaced else f"see {path} --help"
 

@@ -32,7 +32,7 @@ def show(call: Call, argv: list[str], error: UsageError | None) -> int:
         emit(plain_help(call.verb))
         return 0
     if error is not None:
-        raise click_app.explain(argv, error) from None
+        raise click_app.explain(argv, error, call.verb) from None
     return click_app.help_or_complete(argv)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pyruntime.cli.parse import Call
 
 FAILURE = 1
+LONGEST_SUBJECT = 255  # characters; no ID is longer, but what is given as one may be
 
 # What logrus leaves without quotes: see text_formatter.go, needsQuoting.
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._/@^+")
@@ -58,7 +59,7 @@ def tell(call: Call, level: str, message: str) -> None:
     settings = call.settings
     if level == "debug" and not settings.get("debug"):
         return
-    place = f"{call.verb} {call.subject}".rstrip()
+    place = f"{call.verb} {_shortened(call.subject)}".rstrip()
     about = f"{place}: {message}" if place else message
     line = json_line if settings.get("log_format") == "json" else text_line
     if call.log_fd >= 0:
@@ -67,7 +68,7 @@ def tell(call: Call, level: str, message: str) -> None:
         if line is json_line and call.log_fd < 0:
             _write(2, json_line(level, about))
         else:
-            _write(2, f"pyruntime: {about}\n" if level == "error" else f"pyruntime: {level}: {about}\n")
+            _write(2, f"pyruntime: {'' if level == 'error' else level + ': '}{one_line(about)}\n")
 
 
 def text_line(level: str, message: str) -> str:
@@ -92,10 +93,17 @@ def quoted(text: str) -> str:
     """The text as logrus quotes a value: bare where it is one plain word, else as a Go string literal."""
     if text and PLAIN.issuperset(text):
         return text
-    known = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-    return (
-        '"' + "".join(known.get(char) or (char if char.isprintable() else _escaped(ord(char))) for char in text) + '"'
-    )
+    return '"' + one_line(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def one_line(text: str) -> str:
+    """The text with what would end the line, or move a terminal's cursor, as escapes: file names may hold anything."""
+    known = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    return "".join(known.get(char) or (char if char.isprintable() else _escaped(ord(char))) for char in text)
+
+
+def _shortened(subject: str) -> str:
+    return subject if len(subject) <= LONGEST_SUBJECT else subject[:LONGEST_SUBJECT] + "..."
 
 
 def _escaped(code: int) -> str:

@@ -12,7 +12,7 @@ import posix
 
 from pyruntime.cgroup import creation
 from pyruntime.cgroup.manager import Cgroup
-from pyruntime.errors import Error, KernelError, StateError
+from pyruntime.errors import Error, KernelError, StateError, UnsupportedError
 from pyruntime.linux import bpf, proc
 from pyruntime.plan import resources
 
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
 
 def intended_path(steps: list[Step]) -> str:
-    """The host path of the cgroup that `make_cgroup` is going to make; "" if there is no such step."""
+    """The host path of the cgroup that `make_cgroup` is going to make; "" if there is no such step, or no cgroup v2."""
     step = next((step for step in steps if isinstance(step, resources.CreateCgroup)), None)
-    return creation.find_v2().rstrip("/") + step.path if step is not None else ""
+    try:
+        return creation.find_v2().rstrip("/") + step.path if step is not None else ""
+    except UnsupportedError:
+        return ""  # whether the container can do without is for `make_cgroup` to say
 
 
 def make_cgroup(steps: list[Step], *, rootless: bool = False) -> Cgroup | None:

@@ -109,7 +109,14 @@ def clone_child(
             parents_end.close()
             _run_stage(namespaces, channel)
     else:
-        pid, pidfd = clone3(namespaces.new & ~c.CLONE_NEWCGROUP, cgroup_fd=cgroup_fd)
+        try:
+            pid, pidfd = clone3(namespaces.new & ~c.CLONE_NEWCGROUP, cgroup_fd=cgroup_fd)
+        except KernelError as error:
+            if error.errno in (errno.EPERM, errno.EINVAL, errno.ENOSPC):  # the others are about the cgroup, or memory
+                error.where = "config.json#/linux/namespaces"
+            if error.errno == errno.EPERM and posix.geteuid() and not namespaces.new & c.CLONE_NEWUSER:
+                error.hint = "without root a container needs a user namespace: see `pyruntime spec --rootless`"
+            raise
         if pid == 0:
             parents_end.close()
             _report(channel, lambda: _enter_directly(namespaces, channel))

@@ -16,7 +16,7 @@ from pyruntime.launch.sync import GO, MAPS, PID, READY, TERMINAL, WARNING, Chann
 from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
 from pyruntime.plan.namespaces import MapIds
-from pyruntime.plan.process import RLIMITS, AdjustOomScore, LimitResource, OpenTerminal
+from pyruntime.plan.process import RLIMITS, AdjustOomScore, Execute, LimitResource, OpenTerminal
 from pyruntime.plan.step import NAMESPACES, PARENT, ROOTFS
 
 TYPE_CHECKING = False
@@ -69,6 +69,7 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
     """
     _import_performers(launch.plan)
     ours, theirs = channel_pair()
+    ours.program = next(step.args[0] for step in launch.plan if isinstance(step, Execute))
     namespaces = Namespaces(launch.plan.phase(NAMESPACES))
     try:
         namespaces.refuse_host_network(launch.plan.phase(ROOTFS))

@@ -45,12 +45,13 @@ _REPORT = 4  # the hop's only message: a negative errno as a C int
 
 
 class Channel:
-    """One end of the pair. `receive` raises what the other side raised."""
+    """One end of the pair. `receive` raises what the other side raised; `program` is for its words about execve."""
 
-    __slots__ = ("fd",)
+    __slots__ = ("fd", "program")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self.program = ""
 
     def close(self) -> None:
         """Close this end; does nothing the second time."""
@@ -84,7 +85,7 @@ class Channel:
         if not data:
             return "", []
         if len(data) == _REPORT and data[-1] == 0xFF:  # no word ends so
-            raise execve_error(data)
+            raise execve_error(data, self.program)
         word, *fields = data.decode("utf-8", "surrogateescape").split("\0")
         if word == ERROR:
             raise rebuild_error(fields)
@@ -106,11 +107,11 @@ def channel_pair() -> tuple[Channel, Channel]:
     return Channel(ours), Channel(theirs)
 
 
-def execve_error(report: bytes) -> KernelError:
+def execve_error(report: bytes, program: str) -> KernelError:
     """The error that the hop reported: execve of the user's program failed, after everything else had worked."""
     number = -int.from_bytes(report, "little", signed=True)
     hint = EXECVE_HINTS.get(errors.errno_name(number), "")
-    return KernelError("execve of the container's program", number, where="config.json#/process/args/0", hint=hint)
+    return KernelError(f"execve({program!r})", number, where="config.json#/process/args/0", hint=hint)
 
 
 # The program was found and is executable, so these are about what is inside of it. See execve(2).

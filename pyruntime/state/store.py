@@ -20,7 +20,7 @@ from pyruntime.jsontext import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypedDict, cast
+    from typing import Any, TypedDict, cast
 
     class Record(TypedDict):
         """The content of state.json. The first group is what runtime.md#state shows, the second is our own."""
@@ -145,6 +145,10 @@ class Store:
         if not isinstance(record, dict) or not _RECORD_TYPES.items() <= {k: type(v) for k, v in record.items()}.items():
             raise _damaged(self.id, path, "it is no record of a container")
         return cast("Record", record)
+
+    def read_config(self) -> Any:
+        """The copy of config.json. Raises as `read_file`; ValueError if it is damaged."""
+        return decode(self.read_file("config.json").decode())
 
     def read_file(self, name: str) -> bytes:
         """The bytes of one file. Raises OSError as open(2) and read(2) do; StateError if it is absurdly large."""

@@ -149,3 +149,15 @@ def test_state_with_a_damaged_record(running: Container) -> None:
     assert "Traceback" not in result.stderr
     assert len(result.lines()) == 1
     record.write_text(text)
+
+
+@pytest.mark.only_pyruntime("runc leaves such a container to be removed by hand")
+def test_delete_of_a_damaged_record_tells_what_it_leaves(running: Container) -> None:
+    """The record alone says which processes are the container's: they are not guessed, and that is said."""
+    record = running.runtime.root / running.id / "state.json"
+    text = record.read_text()
+    record.write_text("")
+    status, _, stderr = running.runtime("delete", "--force", running.id)
+    assert status == 0 and "damaged" in stderr and running.id in stderr
+    record.parent.mkdir()
+    record.write_text(text)

@@ -56,7 +56,7 @@ def test_the_log_as_json(call: Call, tmp_path: Path, capfd: pytest.CaptureFixtur
         ("error", "run web: bad\nworse\udcff"),
     ]
     assert all(re.fullmatch(STAMP, line["time"]) for line in lines)
-    assert capfd.readouterr().err == "pyruntime: run web: bad\nworse\N{REPLACEMENT CHARACTER}\n"  # capfd's own decoding
+    assert capfd.readouterr().err == "pyruntime: run web: bad\\nworse\\xff\n"
 
 
 def test_json_without_a_log_goes_to_stderr(call: Call, capfd: pytest.CaptureFixture[str]) -> None:
@@ -84,6 +84,15 @@ def test_debug_lines_are_for_those_who_ask(call: Call, capfd: pytest.CaptureFixt
 def test_a_container_is_not_named_twice(call: Call, capfd: pytest.CaptureFixture[str]) -> None:
     log.failed(call, NotFoundError("container does not exist", where="web"))
     assert capfd.readouterr().err == "pyruntime: run web: container does not exist\n"
+
+
+def test_what_stderr_gets_is_one_line_and_no_more(call: Call, capfd: pytest.CaptureFixture[str]) -> None:
+    call.subject = "a\nb"
+    log.failed(call, ConfigError("it's \x1b[31m\u00e9\udcff"))
+    assert capfd.readouterr().err == "pyruntime: run a\\nb: it's \\x1b[31m\u00e9\\xff\n"
+    call.subject = "a" * 300
+    log.failed(call, ConfigError("bad"))
+    assert capfd.readouterr().err == f"pyruntime: run {'a' * 255}...: bad\n"
 
 
 def test_a_bug_is_one_line_that_says_where_to_report_it(call: Call, capfd: pytest.CaptureFixture[str]) -> None:

@@ -206,6 +206,13 @@ def test_click_tells_what_may_have_been_meant() -> None:
     assert "--detach" in str(click_app.explain(line, caught.value))
 
 
+def test_the_hint_names_the_verb_of_an_option_without_its_value() -> None:
+    line = ["run", "web", "-b"]
+    with pytest.raises(UsageError) as caught:
+        parse(line)
+    assert "see pyruntime run --help" in str(click_app.explain(line, caught.value, "run"))
+
+
 def test_a_global_option_behind_the_verb_is_told_where_it_belongs() -> None:
     line = ["state", "web", "--root", "/r"]
     with pytest.raises(UsageError) as caught:

@@ -50,7 +50,7 @@ def test_null_members_are_dropped_at_every_depth_and_array_elements_kept() -> No
         (b"null", "config.json: must hold a JSON object, not null"),
         (b'{\n\n"a": "\xff"}', "config.json: not UTF-8: byte 0xff at line 3"),
         ('{"a": 1}'.encode("utf-16"), "config.json: not UTF-8: byte 0xff at line 1"),
-        ('{"a": 1}'.encode("utf-8-sig"), "config.json: not JSON.*BOM"),
+        ('{"a": 1}'.encode("utf-8-sig"), "config.json: not JSON at line 1 column 1: a byte order mark"),
         (b"[" * 100_000, "config.json: arrays or objects are nested too deeply"),
         (b'{"x":' * 100_000, "config.json: arrays or objects are nested too deeply"),
     ],

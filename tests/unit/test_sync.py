@@ -148,8 +148,9 @@ def test_words_arrive_with_their_fields(word: str, fields: list[str], pair: Pair
 )
 def test_the_hop_reports_an_errno(number: int, hint: str, pair: Pair) -> None:
     ours, theirs = pair
+    ours.program = "/bin/app"
     os.write(theirs.fd, (-number).to_bytes(4, "little", signed=True))
-    with pytest.raises(KernelError) as caught:
+    with pytest.raises(KernelError, match=r"execve\('/bin/app'\)") as caught:
         ours.receive()
     assert caught.value.errno == number
     assert caught.value.where == "config.json#/process/args/0"
@@ -161,7 +162,7 @@ def test_the_hops_report_can_be_told_from_every_word() -> None:
     assert {report[-1] for report in reports} == {0xFF}
     words = (sync.MAPS, sync.GO, sync.PID, sync.TERMINAL, sync.READY, sync.ERROR, sync.WARNING)
     assert not {word.encode() for word in words} & reports
-    assert {execve_error(report).errno for report in reports} == set(errno.errorcode)
+    assert {execve_error(report, "app").errno for report in reports} == set(errno.errorcode)
 
 
 @pytest.mark.parametrize(
