@@ -90,6 +90,20 @@ def idmap() -> str:
         return attempt("unshare", "--mount", "sh", "-c", script, "sh", target)
 
 
+def numa() -> str:
+    """The kernel has memory policies (CONFIG_NUMA), and no filter around us hides the call."""
+    if not Path("/proc/self/numa_maps").exists():
+        return "this kernel was built without CONFIG_NUMA"
+    from pyruntime.errors import KernelError
+    from pyruntime.linux import syscalls
+
+    try:
+        syscalls.set_mempolicy(0, 0, 0)  # MPOL_DEFAULT, which is in force
+    except KernelError as error:
+        return str(error)
+    return ""
+
+
 def vm() -> str:
     """A machine of the test run's own (scripts/vm-run), whose global settings a test may change."""
     return "" if os.environ.get("PYRUNTIME_VM") else "not in the test VM that scripts/test boots"
@@ -110,6 +124,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "userns": functools.partial(attempt, "unshare", "--user", "--map-root-user", "true"),
     "timens": functools.partial(attempt, "unshare", "--time", "true"),
     "idmap": idmap,
+    "numa": numa,
     "gcc": compiler,
     # By the names that Debian's binutils and binutils-aarch64-linux-gnu have on every architecture.
     "as-x86_64": functools.partial(attempt, "x86_64-linux-gnu-as", "--version"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pyruntime.cli import emit
 from pyruntime.jsontext import encode
 from pyruntime.linux.caps import CAPABILITIES
+from pyruntime.plan.attributes import MEMORY_FLAGS, MEMORY_MODES
 from pyruntime.plan.mounts import OPTIONS, PROPAGATION, RECURSIVE
 from pyruntime.plan.namespaces import KINDS
 from pyruntime.version import SPEC_VERSION
@@ -43,7 +44,7 @@ def structure() -> dict[str, Any]:
             "seccomp": {"enabled": False},
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
-            "memoryPolicy": {"modes": [], "flags": []},
+            "memoryPolicy": {"modes": sorted(MEMORY_MODES), "flags": sorted(MEMORY_FLAGS)},
             "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
             "mountExtensions": {"idmap": {"enabled": False}},
             "netDevices": {"enabled": False},

@@ -148,6 +148,10 @@ def _import_performers(plan: Plan) -> None:
     """Import what only some plans need, before the child is sealed: a terminal costs 0.3 ms."""
     if any(isinstance(step, OpenTerminal) for step in plan):
         from pyruntime.launch import console  # noqa: F401
+    if any(type(step).__module__ == "pyruntime.plan.attributes" for step in plan):
+        from pyruntime.launch import attributes
+
+        attributes.refuse_what_the_host_lacks(plan)
 
 
 def _serve_maps(child: Child, launch: Launch) -> None:

@@ -138,6 +138,7 @@ _FAMILIES = {
     "fsmount.attr_flags": "MOUNT_ATTR_",
     "fsmount.flags": "FSMOUNT_",
     "fsopen.flags": "FSOPEN_",
+    "ioprio_set.which": "=IOPRIO_WHO_",
     "memfd_create.flags": "MFD_",
     "mount.flags": "MS_",
     "mount_setattr.attr_clr": "MOUNT_ATTR_",
@@ -152,12 +153,19 @@ _FAMILIES = {
     "pidfd_send_signal.sig": "=SIG",
     "prctl.option": "=PR_",
     "prlimit.resource": "=RLIMIT_",
+    "sched_setattr.policy": "=SCHED_",
+    "sched_setattr.sched_flags": "SCHED_FLAG_",
+    "set_mempolicy.mode": "=MPOL_",
+    "set_mempolicy.mode_flags": "MPOL_F_",
     "setns.nstype": "CLONE_NEW",
     "signalfd4.flags": "SFD_",
     "umount2.flags": "MNT_ UMOUNT_",
     "unshare.flags": "CLONE_",
 }
-_USUALLY_ZERO = {"a2", "a3", "a4", "a5", "aux", "mode", "propagation", "protocol", "resolve", "userns_fd"}
+_USUALLY_ZERO = set(
+    "a2 a3 a4 a5 aux deadline mode mode_flags nice nodemask period priority propagation protocol resolve runtime "
+    "sched_flags userns_fd".split()
+)
 _LONGEST = 200  # characters of one argument in an error's text
 
 
@@ -220,6 +228,7 @@ _HINTS = {
     "clone3 ENOTSUP": "the cgroup is in a threaded or invalid domain: see its cgroup.type",
     "clone3 EPERM": "needs CAP_SYS_ADMIN; a user namespace may be forbidden by kernel.unprivileged_userns_clone, "
     "kernel.apparmor_restrict_unprivileged_userns, or because this process is in a chroot",
+    "ioprio_set EPERM": "the class IOPRIO_CLASS_RT needs CAP_SYS_NICE or CAP_SYS_ADMIN on the host",
     "keyctl EDQUOT": "not the disk: this user's quota of keys, kernel.keys.maxkeys",
     "memfd_create EACCES": "vm.memfd_noexec=2 forbids memory files that can be executed",
     "mknodat EPERM": "needs CAP_MKNOD in the first user namespace; in another one devices are bind-mounted instead",
@@ -242,6 +251,15 @@ _HINTS = {
     "prctl EPERM": "dropping from the bounding set needs CAP_SETPCAP; raising an ambient capability needs it in the "
     "permitted and the inheritable set",
     "prlimit EPERM": "a hard limit is raised only with CAP_SYS_RESOURCE on the host, RLIMIT_NOFILE to fs.nr_open",
+    "sched_setattr EBUSY": "no room for more SCHED_DEADLINE: runtime/period of all such processes exceed what is left",
+    "sched_setattr EINVAL": "a policy that this kernel lacks, a priority that the policy does not take (1 to 99 for "
+    "SCHED_FIFO and SCHED_RR), or not 1024 ns <= runtime <= deadline <= period",
+    "sched_setattr EOPNOTSUPP": "this kernel was built without CONFIG_UCLAMP_TASK, so it cannot clamp the utilisation",
+    "sched_setattr EPERM": "needs CAP_SYS_NICE on the host, or RLIMIT_NICE and RLIMIT_RTPRIO; SCHED_DEADLINE also that "
+    "no cpuset or affinity restricts the CPUs; real-time also a cgroup with a share of it (CONFIG_RT_GROUP_SCHED)",
+    "set_mempolicy EINVAL": "none of the nodes is online and allowed by cpuset.mems, nodes for a mode that takes none, "
+    "flags that exclude each other, or a mode that is newer than this kernel",
+    "set_mempolicy EPERM": "forbidden by a seccomp filter around pyruntime, as containers have it by default",
     "setgroups EINVAL": "a gid that gidMappings does not map",
     "setgroups EPERM": "needs CAP_SETGID, and in a user namespace a written gid_map and no deny in /proc/PID/setgroups",
     "setns EINVAL": "not a namespace of that type, or the user namespace that this process is in already",

@@ -178,6 +178,37 @@ RLIMIT_RTPRIO = 14
 RLIMIT_RTTIME = 15
 RLIM_INFINITY = 2**64 - 1
 
+# Scheduling and NUMA: linux/sched.h, linux/ioprio.h, linux/mempolicy.h
+SCHED_OTHER = 0  # the headers of the C library call it so, the kernel's SCHED_NORMAL
+SCHED_FIFO = 1
+SCHED_RR = 2
+SCHED_BATCH = 3
+SCHED_ISO = 4  # reserved since 2.6, and taken by no kernel
+SCHED_IDLE = 5
+SCHED_DEADLINE = 6
+SCHED_FLAG_RESET_ON_FORK = 0x01
+SCHED_FLAG_RECLAIM = 0x02
+SCHED_FLAG_DL_OVERRUN = 0x04
+SCHED_FLAG_KEEP_POLICY = 0x08
+SCHED_FLAG_KEEP_PARAMS = 0x10
+SCHED_FLAG_UTIL_CLAMP_MIN = 0x20
+SCHED_FLAG_UTIL_CLAMP_MAX = 0x40
+IOPRIO_CLASS_SHIFT = 13
+IOPRIO_CLASS_RT = 1
+IOPRIO_CLASS_BE = 2
+IOPRIO_CLASS_IDLE = 3
+IOPRIO_WHO_PROCESS = 1
+MPOL_DEFAULT = 0
+MPOL_PREFERRED = 1
+MPOL_BIND = 2
+MPOL_INTERLEAVE = 3
+MPOL_LOCAL = 4
+MPOL_PREFERRED_MANY = 5
+MPOL_WEIGHTED_INTERLEAVE = 6
+MPOL_F_NUMA_BALANCING = 1 << 13
+MPOL_F_RELATIVE_NODES = 1 << 14
+MPOL_F_STATIC_NODES = 1 << 15
+
 # Keyrings: linux/keyctl.h
 KEY_SPEC_SESSION_KEYRING = -3
 KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -258,17 +289,21 @@ if MACHINE == "x86_64":
     SYS_umount2 = 166
     SYS_sethostname = 170
     SYS_setdomainname = 171
+    SYS_set_mempolicy = 238
     SYS_keyctl = 250
+    SYS_ioprio_set = 251
     SYS_mknodat = 259
     SYS_unshare = 272
     SYS_signalfd4 = 289
     SYS_prlimit64 = 302
     SYS_setns = 308
+    SYS_sched_setattr = 314
     SYS_memfd_create = 319
     SYS_bpf = 321
     SYS_execveat = 322
 elif MACHINE in ("aarch64", "riscv64", "loongarch64"):
     SYS_ioctl = 29
+    SYS_ioprio_set = 30
     SYS_mknodat = 33
     SYS_umount2 = 39
     SYS_mount = 40
@@ -289,8 +324,10 @@ elif MACHINE in ("aarch64", "riscv64", "loongarch64"):
     SYS_socketpair = 199
     SYS_keyctl = 219
     SYS_execve = 221
+    SYS_set_mempolicy = 237
     SYS_prlimit64 = 261
     SYS_setns = 268
+    SYS_sched_setattr = 274
     SYS_memfd_create = 279
     SYS_bpf = 280
     SYS_execveat = 281

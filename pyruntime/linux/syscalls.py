@@ -40,6 +40,7 @@ from pyruntime.linux.constants import (
     SYS_fsopen,
     SYS_fstatfs,
     SYS_ioctl,
+    SYS_ioprio_set,
     SYS_keyctl,
     SYS_memfd_create,
     SYS_mknodat,
@@ -54,6 +55,8 @@ from pyruntime.linux.constants import (
     SYS_pivot_root,
     SYS_prctl,
     SYS_prlimit64,
+    SYS_sched_setattr,
+    SYS_set_mempolicy,
     SYS_setdomainname,
     SYS_setgroups,
     SYS_sethostname,
@@ -274,6 +277,43 @@ def prlimit(pid: int, resource: int, soft: int, hard: int) -> tuple[int, int]:
     new, old = buffer(u64(soft, hard)), buffer(16)
     call(SYS_prlimit64, pid, resource, new, old)
     return int.from_bytes(old.raw[:8], byteorder), int.from_bytes(old.raw[8:], byteorder)
+
+
+def sched_setattr(
+    pid: int,
+    policy: int,
+    sched_flags: int = 0,
+    nice: int = 0,
+    priority: int = 0,
+    runtime: int = 0,
+    deadline: int = 0,
+    period: int = 0,
+) -> None:
+    """Choose how a process (0: this one) is scheduled: SCHED_*, times in nanoseconds. See sched_setattr(2).
+
+    The utilisation clamps of SCHED_FLAG_UTIL_CLAMP_* are 0, as runc leaves them. Raises KernelError.
+    """
+    head = u32(_SIZEOF_SCHED_ATTR, policy) + u64(sched_flags) + u32(nice & 0xFFFFFFFF, priority)
+    call(SYS_sched_setattr, pid, buffer(head + u64(runtime, deadline, period) + u32(0, 0)), 0)
+
+
+_SIZEOF_SCHED_ATTR = 56  # SCHED_ATTR_SIZE_VER1, of Linux 5.3
+
+
+def ioprio_set(which: int, who: int, ioprio: int) -> None:
+    """The I/O class (above IOPRIO_CLASS_SHIFT) and priority of one or more processes. See ioprio_set(2)."""
+    call(SYS_ioprio_set, which, who, ioprio)
+
+
+def set_mempolicy(mode: int, mode_flags: int, nodemask: int) -> None:
+    """From which NUMA nodes this thread's memory comes: MPOL_*, MPOL_F_* and a mask of nodes. See set_mempolicy(2).
+
+    Raises KernelError; EINVAL: a mode that this kernel lacks, or no node of the mask is there and allowed.
+    """
+    words = (nodemask.bit_length() + 63) // 64
+    mask = buffer(nodemask.to_bytes(words * 8, byteorder)) if words else None
+    maxnode = words * 64 + 1 if words else 0  # the kernel reads one bit less than it is told
+    call(SYS_set_mempolicy, mode | mode_flags, mask, maxnode)
 
 
 def execve(path: Text, argv: list[bytes], envp: list[bytes]) -> NoReturn:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from pyruntime.errors import ConfigError
 from pyruntime.plan import mounts, namespaces, process, resources
-from pyruntime.plan.step import Plan
+from pyruntime.plan.step import PARENT, PROCESS, Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyruntime.plan.step import Step
     from pyruntime.spec.types import Spec
 
 
@@ -30,11 +31,13 @@ def build(
             "the container needs a mount namespace: its mounts would be the host's",
             where="config.json#/linux/namespaces",
         )
+    rare = _rare_steps(spec)
     return Plan(
         [
             *resources.resource_steps(spec.get("linux", {}), cgroup),
             *namespaces.namespace_steps(spec),
             *process.parent_steps(spec),
+            *(step for step in rare if step.phase == PARENT),
             *process.before_root_steps(id, no_new_keyring),
             *namespaces.identity_steps(spec),
             *mounts.root_steps(spec, rootfs_path(spec, bundle_path)),
@@ -43,9 +46,23 @@ def build(
             *process.terminal_steps(spec),
             mounts.MakeWorkingDirectory("config.json#/process/cwd", spec["process"]["cwd"]),
             *mounts.closing_steps(spec, no_pivot),
+            *(step for step in rare if step.phase == PROCESS),
             *process.process_steps(spec),
         ]
     )
+
+
+def _rare_steps(spec: Spec) -> list[Step]:
+    """The steps for keys that few configs have, whose module only those import."""
+    if _RARE_OF_PROCESS.isdisjoint(spec["process"]) and _RARE_OF_LINUX.isdisjoint(spec.get("linux", ())):
+        return []
+    from pyruntime.plan import attributes
+
+    return [*attributes.parent_steps(spec), *attributes.process_steps(spec)]
+
+
+_RARE_OF_PROCESS = frozenset(("scheduler", "ioPriority", "apparmorProfile", "selinuxLabel"))
+_RARE_OF_LINUX = frozenset(("memoryPolicy", "mountLabel", "intelRdt"))
 
 
 def rootfs_path(spec: Spec, bundle_path: str) -> str:

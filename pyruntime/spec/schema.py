@@ -62,12 +62,12 @@ Process
   capabilities             Capabilities
   rlimits                  [Rlimit]
   noNewPrivileges          flag
-  apparmorProfile          later
+  apparmorProfile          text
   oomScoreAdj              -1000..1000
-  scheduler                never
-  selinuxLabel             later
-  ioPriority               never
-  execCPUAffinity          later
+  scheduler                Scheduler
+  selinuxLabel             text
+  ioPriority               IOPriority
+  execCPUAffinity          ExecCPUAffinity
   commandLine              other:Windows
 
 ConsoleSize
@@ -93,6 +93,23 @@ Rlimit
   soft!                    u64
   hard!                    u64
 
+Scheduler
+  policy!                  SCHED_OTHER|SCHED_FIFO|SCHED_RR|SCHED_BATCH|SCHED_ISO|SCHED_IDLE|SCHED_DEADLINE
+  nice                     i32
+  priority                 i32
+  flags                    [schedflag]
+  runtime                  u64
+  deadline                 u64
+  period                   u64
+
+IOPriority
+  class!                   IOPRIO_CLASS_RT|IOPRIO_CLASS_BE|IOPRIO_CLASS_IDLE
+  priority                 0..7
+
+ExecCPUAffinity
+  initial                  ranges
+  final                    ranges
+
 Hooks
   prestart                 later
   createRuntime            later
@@ -114,9 +131,9 @@ Linux
   rootfsPropagation        |private|rprivate|shared|rshared|slave|rslave|unbindable|runbindable
   maskedPaths              [path]
   readonlyPaths            [path]
-  mountLabel               later
-  intelRdt                 never
-  memoryPolicy             never
+  mountLabel               text
+  intelRdt                 IntelRdt
+  memoryPolicy             MemoryPolicy
   personality              Personality
   timeOffsets              TimeOffsets
 
@@ -140,7 +157,19 @@ Device
 
 Personality
   domain!                  LINUX|LINUX32
-  flags                    later
+  flags                    undefined
+
+MemoryPolicy
+  mode!                    mempolicy
+  nodes                    ranges
+  flags                    [mempolicyflag]
+
+IntelRdt
+  closID                   text
+  schemata                 [text]
+  l3CacheSchema            text
+  memBwSchema              text
+  enableMonitoring         flag
 
 TimeOffsets
   *                        refused
@@ -234,6 +263,12 @@ BLOCKS = {block.split(None, 1)[0]: block for block in TABLE.split("\n\n")}
 
 # What "rlimit" may be: getrlimit(2).
 RLIMITS = "AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK"
+
+# sched_setattr(2) and set_mempolicy(2), without what all of a kind begin with.
+SCHED_FLAGS = "RESET_ON_FORK RECLAIM DL_OVERRUN KEEP_POLICY KEEP_PARAMS UTIL_CLAMP_MIN UTIL_CLAMP_MAX"
+MEMORY_MODES = "DEFAULT BIND INTERLEAVE WEIGHTED_INTERLEAVE PREFERRED PREFERRED_MANY LOCAL"
+MEMORY_FLAGS = "NUMA_BALANCING RELATIVE_NODES STATIC_NODES"
+_GREATEST_NUMBER = 65536  # of a CPU or a NUMA node; runc:libcontainer/configs/config.go:/^const MaxCPU/
 
 
 class Finding:
@@ -461,9 +496,14 @@ NAMED: dict[str, Callable[[], Check]] = {
     "u16": lambda: _number(0, 2**16 - 1),
     "u32": lambda: _number(0, 2**32 - 1),
     "u64": lambda: _number(0, 2**64 - 1),
+    "i32": lambda: _number(-(2**31), 2**31 - 1),
     "i64": lambda: _number(-(2**63), 2**63 - 1),
     "id": lambda: _number(0, 2**32 - 2),  # to setresuid(2) and chown(2) 2**32 - 1 is -1, "leave it as it is"
     "rlimit": lambda: _choice([f"RLIMIT_{name}" for name in RLIMITS.split()]),
+    "schedflag": lambda: _choice([f"SCHED_FLAG_{name}" for name in SCHED_FLAGS.split()]),
+    "mempolicy": lambda: _choice([f"MPOL_{name}" for name in MEMORY_MODES.split()]),
+    "mempolicyflag": lambda: _choice([f"MPOL_F_{name}" for name in MEMORY_FLAGS.split()]),
+    "undefined": lambda: _ignored("[text]", "the specification defines no such flag so far"),
     "later": lambda: _unserved(unless_empty=True),
     "never": lambda: _unserved(unless_empty=False),
 }
@@ -491,11 +531,26 @@ def _identifiers(text: str) -> bool:
     return all(word.replace("-", "a").isalnum() for word in text.split("."))
 
 
+def _ranges(text: str) -> str:
+    """What members() of plan.attributes takes: "0-3,7", with blanks around and empty parts, as runc."""
+    for part in text.split(","):
+        first, dash, last = part.strip(" \t").partition("-")
+        numbers = [first, last] if dash else [first] if first else []
+        if not all(number.isascii() and number.isdigit() for number in numbers):
+            return "must be a list of numbers and ranges such as 0-3,7"
+        if any(len(number) > 9 or int(number) > _GREATEST_NUMBER for number in numbers):
+            return f"has a number above {_GREATEST_NUMBER}"
+        if dash and int(first) > int(last):
+            return "has a range whose end is before its beginning"
+    return ""
+
+
 FORMS: dict[str, Callable[[str], str]] = {
     "assignment": lambda text: "" if text.find("=") > 0 else "must be of the form NAME=VALUE",  # environ(7)
     "filled": lambda text: "" if text else "must not be empty",
     "path": lambda text: "" if text[:1] == "/" else "must be an absolute path",
     "path?": lambda text: "" if text[:1] in ("/", "") else "must be an absolute path",
+    "ranges": _ranges,
     "utsname": lambda text: "" if len(text.encode(errors="replace")) <= 64 else "must not be longer than 64 bytes",
     "version": _version,
     "word": lambda text: "" if text.split() == [text] else "must be a name without blanks",

@@ -234,6 +234,53 @@ def process(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
             yield Finding(ConfigError, f"above the hard limit: {rlimit['soft']} > {rlimit['hard']}", (*place, "soft"))
 
 
+def scheduler(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config.md#linux-process, sched_setattr(2). runc:validator.go:/^func scheduler/."""
+    wanted = spec["process"].get("scheduler")
+    if wanted is None:
+        return
+    place = ("process", "scheduler")
+    policy, nice, priority = wanted["policy"], wanted.get("nice", 0), wanted.get("priority", 0)
+    if policy == "SCHED_ISO":
+        yield Finding(UnsupportedError, "SCHED_ISO is a reserved name: no Linux has it", (*place, "policy"))
+    if policy in ("SCHED_OTHER", "SCHED_BATCH") and not -20 <= nice <= 19:
+        yield Finding(ConfigError, f"must be from -20 to 19 for {policy}, not {nice}", (*place, "nice"))
+    if policy in ("SCHED_FIFO", "SCHED_RR"):
+        if not 1 <= priority <= 99:
+            where = (*place, "priority") if "priority" in wanted else place
+            yield Finding(ConfigError, f"{policy} needs a priority from 1 to 99, not {priority}", where)
+    elif priority:
+        yield Finding(ConfigError, f"only for SCHED_FIFO and SCHED_RR, not for {policy}", (*place, "priority"))
+    if policy != "SCHED_DEADLINE":
+        for key in ("runtime", "deadline", "period"):
+            if wanted.get(key):
+                yield Finding(ConfigError, f"only for SCHED_DEADLINE, not for {policy}", (*place, key))
+
+
+def memory_policy(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config-linux.md#memory-policy, set_mempolicy(2). runc:validator.go:/^func memoryPolicy/."""
+    wanted = spec.get("linux", {}).get("memoryPolicy")
+    if wanted is None:
+        return
+    place, mode, flags = ("linux", "memoryPolicy"), wanted["mode"], wanted.get("flags", ())
+    nodes = wanted.get("nodes", "").strip(", \t")
+    if mode in ("MPOL_DEFAULT", "MPOL_LOCAL"):
+        if nodes:
+            yield Finding(ConfigError, f"{mode} takes no nodes", (*place, "nodes"))
+    elif mode != "MPOL_PREFERRED" and not nodes:
+        yield Finding(ConfigError, f"{mode} needs at least one node", (*place, "nodes") if "nodes" in wanted else place)
+    if "MPOL_F_STATIC_NODES" in flags and "MPOL_F_RELATIVE_NODES" in flags:
+        message = "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other"
+        yield Finding(ConfigError, message, (*place, "flags"))
+
+
+def intel_rdt(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config-linux.md#intelrdt. runc:validator.go:/^func intelrdtCheck/."""
+    group = spec.get("linux", {}).get("intelRdt", {}).get("closID", "")
+    if group in (".", "..") or ("/" in group and group != "/"):
+        yield Finding(ConfigError, "must be the name of one directory, or /", ("linux", "intelRdt", "closID"))
+
+
 def capabilities(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
     """config.md#linux-process, capabilities(7): an unknown name is only a warning, but no set may outgrow its bound."""
     sets = spec["process"].get("capabilities", {})
@@ -289,4 +336,7 @@ def devices(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
         seen.setdefault(device["path"], index)
 
 
-RULES = (version, namespaces, names, user_namespace, clocks, sysctls, process, capabilities, mounts, devices)
+RULES = (
+    *(version, namespaces, names, user_namespace, clocks, sysctls, process, scheduler, capabilities, mounts, devices),
+    *(memory_policy, intel_rdt),
+)

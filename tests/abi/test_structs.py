@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyruntime.linux import clone, net_if
+from pyruntime.linux import clone, net_if, syscalls
 from tests.abi import headers
 
 pytestmark = pytest.mark.needs("gcc")
@@ -61,6 +61,19 @@ def test_capability_sets(tmp_path: Path) -> None:
     assert (size, offsets) == (8, {"version": 0, "pid": 4})
     said = headers.values(tmp_path, ["linux/capability.h"], {"n": "0 + _LINUX_CAPABILITY_U32S_3"})
     assert said == {"n": 2}
+
+
+def test_sched_attr(tmp_path: Path) -> None:
+    """Put together from words of 32 and of 64 bits; the C library has another header for it."""
+    fields = {"size": 0, "sched_policy": 4, "sched_flags": 8, "sched_nice": 16, "sched_priority": 20}
+    fields |= {
+        "sched_runtime": 24,
+        "sched_deadline": 32,
+        "sched_period": 40,
+        "sched_util_min": 48,
+        "sched_util_max": 52,
+    }
+    assert layout(tmp_path, "linux/sched/types.h", "sched_attr", *fields) == (syscalls._SIZEOF_SCHED_ATTR, fields)
 
 
 def test_statfs(tmp_path: Path) -> None:

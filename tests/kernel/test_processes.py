@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,104 @@ def test_prlimit_sets_this_and_another_process() -> None:
             syscalls.prlimit(0, c.RLIMIT_NOFILE, 2, 1)
 
     in_child(body)
+
+
+def stat_field(number: int) -> int:
+    """Field `number` of /proc/self/stat, see proc_pid_stat(5)."""
+    return int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[number - 3])
+
+
+@pytest.mark.parametrize(
+    ("policy", "nice"), [(c.SCHED_OTHER, 7), (c.SCHED_BATCH, 19), (c.SCHED_IDLE, 0)], ids=["other", "batch", "idle"]
+)
+def test_sched_setattr_without_privileges(policy: int, nice: int) -> None:
+    def body() -> None:
+        syscalls.sched_setattr(0, policy, c.SCHED_FLAG_RESET_ON_FORK, nice=nice)
+        assert os.sched_getscheduler(0) == policy | os.SCHED_RESET_ON_FORK
+        assert os.getpriority(os.PRIO_PROCESS, 0) == nice
+
+    in_child(body)
+
+
+@pytest.mark.needs("root")
+def test_sched_setattr_of_another_process() -> None:
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+        os._exit(1)
+    try:
+        syscalls.sched_setattr(pid, c.SCHED_RR, priority=42)
+        assert os.sched_getscheduler(pid) == os.SCHED_RR
+        assert os.sched_getparam(pid).sched_priority == 42
+        syscalls.sched_setattr(pid, c.SCHED_OTHER, nice=-20)
+        assert os.getpriority(os.PRIO_PROCESS, pid) == -20
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.needs("root")
+def test_a_deadline_is_taken_whole() -> None:
+    def body() -> None:
+        flags = c.SCHED_FLAG_RESET_ON_FORK  # without it, the process could not fork
+        syscalls.sched_setattr(0, c.SCHED_DEADLINE, flags, runtime=10**6, deadline=3 * 10**9, period=4 * 10**9)
+        assert os.sched_getscheduler(0) == c.SCHED_DEADLINE | os.SCHED_RESET_ON_FORK
+        said = subprocess.run(["chrt", "-p", str(os.getpid())], capture_output=True, text=True, check=True).stdout
+        assert said.splitlines()[-1].endswith("1000000/3000000000/4000000000")
+
+    in_child(body)
+
+
+def test_a_wrong_priority_is_explained() -> None:
+    with pytest.raises(KernelError) as caught:
+        syscalls.sched_setattr(0, c.SCHED_FIFO, priority=100)
+    text = str(caught.value)
+    assert text.startswith("sched_setattr(pid=0, policy=SCHED_FIFO, priority=100): EINVAL")
+    assert "1 to 99" in text
+
+
+def test_ioprio_set() -> None:
+    def body() -> None:
+        syscalls.ioprio_set(c.IOPRIO_WHO_PROCESS, 0, c.IOPRIO_CLASS_IDLE << c.IOPRIO_CLASS_SHIFT | 3)
+        said = subprocess.run(["ionice", "-p", str(os.getpid())], capture_output=True, text=True, check=True).stdout
+        assert said.startswith("idle")
+        syscalls.ioprio_set(c.IOPRIO_WHO_PROCESS, 0, c.IOPRIO_CLASS_BE << c.IOPRIO_CLASS_SHIFT | 6)
+        said = subprocess.run(["ionice", "-p", str(os.getpid())], capture_output=True, text=True, check=True).stdout
+        assert said == "best-effort: prio 6\n"
+        with pytest.raises(KernelError, match=r"^ioprio_set\(which=IOPRIO_WHO_PROCESS, who=0, ioprio=32768\): EINVAL"):
+            syscalls.ioprio_set(c.IOPRIO_WHO_PROCESS, 0, 4 << c.IOPRIO_CLASS_SHIFT)
+
+    in_child(body)
+
+
+@pytest.mark.needs("numa")
+@pytest.mark.parametrize(
+    ("mode", "flags", "nodes", "shown"),
+    [
+        (c.MPOL_BIND, 0, 1, "bind:0"),
+        (c.MPOL_BIND, c.MPOL_F_STATIC_NODES, 1, "bind=static:0"),
+        (c.MPOL_INTERLEAVE, c.MPOL_F_RELATIVE_NODES, 1, "interleave=relative:0"),
+        (c.MPOL_PREFERRED, 0, 1, "prefer:0"),
+        (c.MPOL_PREFERRED, 0, 0, "local"),
+        (c.MPOL_LOCAL, 0, 0, "local"),
+        (c.MPOL_DEFAULT, 0, 0, "default"),
+    ],
+)
+def test_set_mempolicy(mode: int, flags: int, nodes: int, shown: str) -> None:
+    def body() -> str:
+        syscalls.set_mempolicy(mode, flags, nodes)
+        return Path("/proc/self/numa_maps").read_text().split()[1]
+
+    assert in_child(body) == shown
+
+
+@pytest.mark.needs("numa")
+def test_a_node_that_is_not_there_is_explained() -> None:
+    with pytest.raises(KernelError) as caught:
+        syscalls.set_mempolicy(c.MPOL_BIND, c.MPOL_F_STATIC_NODES, 1 << 63)
+    text = str(caught.value)
+    assert text.startswith("set_mempolicy(mode=MPOL_BIND, mode_flags=MPOL_F_STATIC_NODES, nodemask=0x8000000000000000)")
+    assert "none of the nodes is online" in text
 
 
 def test_a_pidfd_stands_for_its_process() -> None:

@@ -14,6 +14,7 @@ import pytest
 from pyruntime.cli.launcher import FLAGS
 from pyruntime.errors import ConfigError, Error, UnsupportedError
 from pyruntime.linux import constants as c
+from pyruntime.plan import attributes
 from pyruntime.plan import mounts as plan_mounts
 from pyruntime.plan.build import build
 from pyruntime.plan.mounts import BindMount, MountFilesystem, ParsedOptions
@@ -111,6 +112,10 @@ def rich_config() -> Config:
     process["cwd"] = "/work"
     process["consoleSize"] = {"height": 25, "width": 80}
     process["oomScoreAdj"] = -500
+    process["scheduler"] = {"policy": "SCHED_RR", "priority": 7, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}
+    process["ioPriority"] = {"class": "IOPRIO_CLASS_BE", "priority": 6}
+    process["apparmorProfile"] = "docker-default"
+    process["selinuxLabel"] = "system_u:system_r:t"
     process["user"] = {"uid": 1000, "gid": 100, "umask": 0o077, "additionalGids": [5, 6]}
     process["args"] = ["/bin/server", "--port", "80"]
     process["capabilities"]["inheritable"] = ["CAP_KILL"]
@@ -133,6 +138,9 @@ def rich_config() -> Config:
     linux["cgroupsPath"] = "/group/web"
     linux["rootfsPropagation"] = "shared"
     linux["personality"] = {"domain": "LINUX32"}
+    linux["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "0-1,3", "flags": ["MPOL_F_STATIC_NODES"]}
+    linux["mountLabel"] = "system_u:object_r:t"
+    linux["intelRdt"] = {"closID": "gold"}
     spec["mounts"] += [
         {"destination": "/data", "source": "data", "options": ["rbind", "ro", "rro", "rnosuid", "rslave"]},
         {"destination": "tmp", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "tmpcopyup", "size=1m"]},
@@ -151,6 +159,8 @@ namespaces config.json#/linux/namespaces/7: new time namespace
 namespaces config.json#/linux/uidMappings: map uid 0..65535 to 100000 and gid 0..0 to 100000, gid 1..9 to 7
 namespaces config.json#/linux/timeOffsets: offset monotonic by -1 s 5 ns, boottime by 7 s 0 ns
 parent config.json#/process/oomScoreAdj: set oom_score_adj to -500
+parent config.json#/process/scheduler: schedule by SCHED_RR, priority 7, SCHED_FLAG_RESET_ON_FORK
+parent config.json#/process/ioPriority: set the I/O priority to IOPRIO_CLASS_BE, 6
 rootfs config.json#/domainname: set the NIS domain name to example
 rootfs config.json#/linux/sysctl/net.ipv4.ip_forward: write '1' to /proc/sys/net/ipv4/ip_forward
 rootfs config.json#/linux/sysctl/net.ipv4.conf.a~11.forwarding: write '0' to /proc/sys/net/ipv4/conf/a.1/forwarding
@@ -165,6 +175,7 @@ rootfs config.json#/process/terminal: open a terminal, bind it to /dev/console, 
 rootfs config.json#/process/cwd: make sure that /work is a directory
 rootfs config.json#/mounts/8: remount /tmp read-only
 rootfs config.json#/linux/rootfsPropagation: make the new root MS_SHARED
+process config.json#/linux/memoryPolicy: take memory by MPOL_BIND|MPOL_F_STATIC_NODES of the nodes 0,1,3
 process config.json#/linux/personality/domain: set the execution domain LINUX32
 process config.json#/process/user/umask: set the umask to 0077
 process config.json#/process/user: become 1000:100 with 5, 6, enter /work
@@ -486,6 +497,24 @@ def test_the_rich_config_has_every_kind_of_step() -> None:
     assert {kind.__name__ for kind in every_step_class() - seen} == elsewhere
 
 
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("", ()), ("7", (7,)), ("0-3,7", (0, 1, 2, 3, 7)), (" 2-3 , 3,,0", (0, 2, 3)), ("5-5", (5,))]
+)
+def test_lists_of_numbers(text: str, numbers: tuple[int, ...]) -> None:
+    assert attributes.members(text) == numbers
+
+
+def test_a_plain_config_does_not_import_what_it_has_no_key_for() -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {LIBRARY!r})\n"
+        "from pyruntime.plan.build import build\n"
+        f"build({config()!r}, '/b', 'web', '/web')\n"
+        "print('pyruntime.plan.attributes' in sys.modules)\n"
+    )
+    run = subprocess.run([sys.executable, FLAGS, "-c", program], check=True, capture_output=True, text=True)
+    assert run.stdout == "False\n"
+
+
 def test_the_same_input_gives_the_same_plan_and_stays_as_it_was() -> None:
     spec = rich_config()
     before = copy.deepcopy(spec)
@@ -500,6 +529,7 @@ def test_the_same_input_gives_the_same_plan_and_stays_as_it_was() -> None:
 PURE = """
 import builtins, posix, sys, time
 sys.path.insert(0, {library!r})
+from pyruntime.plan import attributes  # as any part, read from a file; late, for few configs have one of its keys
 from pyruntime.plan.build import build
 from pyruntime.linux import constants
 emit, leave = posix.write, posix._exit
@@ -514,7 +544,9 @@ for module in (posix, time):
     for name, value in list(vars(module).items()):
         if callable(value) and not isinstance(value, type):
             setattr(module, name, forbid(name))
-builtins.open = builtins.__import__ = forbid("open or import")
+import_module = builtins.__import__
+builtins.open = forbid("open")
+builtins.__import__ = lambda name, *more: import_module(name, *more) if name in sys.modules else forbid(name)()
 try:
     steps = build({spec!r}, "/nowhere/bundle", "web", "/web").steps
     text = "\\n".join([*imported, *(repr(step) + step.text() for step in steps)])

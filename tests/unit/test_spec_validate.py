@@ -184,6 +184,64 @@ WRONG_VALUES = [
     ),
 ]
 
+SCHEDULER, MEMORY_POLICY = "process/scheduler", "linux/memoryPolicy"
+ATTRIBUTES = [
+    ({SCHEDULER: {}}, "/process/scheduler", "the key policy is missing"),
+    ({SCHEDULER: {"policy": "SCHED_FAST"}}, "/process/scheduler/policy", "must be one of SCHED_OTHER, SCHED_FIFO"),
+    ({SCHEDULER: {"policy": "SCHED_OTHER", "nice": 20}}, "/process/scheduler/nice", "from -20 to 19 for SCHED_OTHER"),
+    ({SCHEDULER: {"policy": "SCHED_BATCH", "nice": -21}}, "/process/scheduler/nice", "from -20 to 19 for SCHED_BATCH"),
+    ({SCHEDULER: {"policy": "SCHED_OTHER", "priority": 1}}, "/process/scheduler/priority", "only for SCHED_FIFO and"),
+    ({SCHEDULER: {"policy": "SCHED_FIFO"}}, "/process/scheduler", "SCHED_FIFO needs a priority from 1 to 99, not 0"),
+    ({SCHEDULER: {"policy": "SCHED_RR", "priority": 100}}, "/process/scheduler/priority", "from 1 to 99, not 100"),
+    ({SCHEDULER: {"policy": "SCHED_IDLE", "runtime": 1}}, "/process/scheduler/runtime", "only for SCHED_DEADLINE"),
+    (
+        {SCHEDULER: {"policy": "SCHED_FIFO", "priority": 1, "period": 1}},
+        "/process/scheduler/period",
+        "only for SCHED_D",
+    ),
+    (
+        {SCHEDULER: {"policy": "SCHED_OTHER", "flags": ["X"]}},
+        "/process/scheduler/flags/0",
+        "must be one of SCHED_FLAG_",
+    ),
+    ({"process/ioPriority": {"priority": 1}}, "/process/ioPriority", "the key class is missing"),
+    ({"process/ioPriority": {"class": "IOPRIO_CLASS_NONE"}}, "/process/ioPriority/class", "must be one of IOPRIO_"),
+    (
+        {"process/ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 8}},
+        "/process/ioPriority/priority",
+        "from 0 to 7",
+    ),
+    ({"process/execCPUAffinity": {"initial": "a"}}, "/process/execCPUAffinity/initial", "must be a list of numbers"),
+    ({"process/execCPUAffinity": {"final": "1-"}}, "/process/execCPUAffinity/final", "must be a list of numbers"),
+    ({"process/execCPUAffinity": {"final": "-1"}}, "/process/execCPUAffinity/final", "must be a list of numbers"),
+    ({"process/execCPUAffinity": {"final": "1-2-3"}}, "/process/execCPUAffinity/final", "must be a list of numbers"),
+    ({"process/execCPUAffinity": {"final": "٣"}}, "/process/execCPUAffinity/final", "must be a list of numbers"),
+    ({"process/execCPUAffinity": {"final": "3-1"}}, "/process/execCPUAffinity/final", "a range whose end is before"),
+    ({"process/execCPUAffinity": {"final": "0-65537"}}, "/process/execCPUAffinity/final", "a number above 65536"),
+    ({"process/execCPUAffinity": {"final": "9" * 5000}}, "/process/execCPUAffinity/final", "a number above 65536"),
+    ({MEMORY_POLICY: {}}, "/linux/memoryPolicy", "the key mode is missing"),
+    ({MEMORY_POLICY: {"mode": "MPOL_MAX"}}, "/linux/memoryPolicy/mode", "must be one of MPOL_DEFAULT"),
+    ({MEMORY_POLICY: {"mode": "MPOL_LOCAL", "nodes": "0"}}, "/linux/memoryPolicy/nodes", "MPOL_LOCAL takes no nodes"),
+    ({MEMORY_POLICY: {"mode": "MPOL_DEFAULT", "nodes": "0"}}, "/linux/memoryPolicy/nodes", "takes no nodes"),
+    ({MEMORY_POLICY: {"mode": "MPOL_BIND"}}, "/linux/memoryPolicy", "MPOL_BIND needs at least one node"),
+    ({MEMORY_POLICY: {"mode": "MPOL_INTERLEAVE", "nodes": ","}}, "/linux/memoryPolicy/nodes", "at least one node"),
+    ({MEMORY_POLICY: {"mode": "MPOL_BIND", "nodes": "x"}}, "/linux/memoryPolicy/nodes", "must be a list of numbers"),
+    ({MEMORY_POLICY: {"mode": "MPOL_LOCAL", "flags": ["F"]}}, "/linux/memoryPolicy/flags/0", "must be one of MPOL_F_"),
+    (
+        {
+            MEMORY_POLICY: {
+                "mode": "MPOL_BIND",
+                "nodes": "0",
+                "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"],
+            }
+        },
+        "/linux/memoryPolicy/flags",
+        "exclude each other",
+    ),
+    ({"linux/intelRdt": {"closID": ".."}}, "/linux/intelRdt/closID", "must be the name of one directory"),
+    ({"linux/intelRdt": {"closID": "a/b"}}, "/linux/intelRdt/closID", "must be the name of one directory"),
+]
+
 USER_NAMESPACE = [
     ({"linux/uidMappings": NEW_USER["linux/uidMappings"]}, "/linux/uidMappings", "needs a user namespace"),
     ({**NEW_USER, "linux/gidMappings": []}, "/linux", "a new user namespace needs gidMappings"),
@@ -232,7 +290,7 @@ def one_problem(changes: dict[str, object], where: str, sentence: str) -> None:
     assert caught.value.where == f"config.json#{where}"
 
 
-@pytest.mark.parametrize(("changes", "where", "sentence"), WRONG_TYPES + WRONG_VALUES + USER_NAMESPACE)
+@pytest.mark.parametrize(("changes", "where", "sentence"), WRONG_TYPES + WRONG_VALUES + ATTRIBUTES + USER_NAMESPACE)
 def test_one_sentence_with_its_place(changes: dict[str, object], where: str, sentence: str) -> None:
     if "linux/devices" in changes and "needs the key" in sentence:
         changes = {**changes, "linux/devices/0/minor": 1}
@@ -276,18 +334,8 @@ def test_sysctl_separators(key: str, path: str) -> None:
 
 
 UNSERVED = [
-    ("process/scheduler", {"policy": "SCHED_OTHER"}),
-    ("process/scheduler", {}),
-    ("process/ioPriority", {"class": "IOPRIO_CLASS_BE", "priority": 0}),
-    ("process/execCPUAffinity", {"initial": "0"}),
-    ("process/apparmorProfile", "docker-default"),
-    ("process/selinuxLabel", "system_u:system_r:t"),
-    ("linux/mountLabel", "system_u:object_r:t"),
     ("linux/seccomp", {"defaultAction": "SCMP_ACT_ALLOW"}),
-    ("linux/memoryPolicy", {"mode": "MPOL_LOCAL"}),
     ("linux/netDevices", {"eth0": {}}),
-    ("linux/intelRdt", {}),
-    ("linux/personality/flags", ["X"]),
     ("mounts/0/uidMappings", [{}]),
     ("mounts/0/gidMappings", [{}]),
     *[(f"hooks/{name}", [{"path": "/bin/true"}]) for name in schema.members("Hooks")[0]],
@@ -296,8 +344,7 @@ UNSERVED = [
 
 @pytest.mark.parametrize(("place", "value"), UNSERVED)
 def test_keys_that_are_not_served_yet_are_refused_by_name(place: str, value: object) -> None:
-    changes: dict[str, object] = {"linux/personality/domain": "LINUX"} if "personality" in place else {}
-    spec = changed({**changes, place: value})
+    spec = changed({place: value})
     (problem,) = problems(spec)
     assert isinstance(problem, UnsupportedError)
     assert problem.where == f"config.json#/{place}"
@@ -334,6 +381,28 @@ def test_what_asks_for_nothing_passes(place: str, value: object) -> None:
     assert validate(changed({place: value})) == []
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (SCHEDULER, {"policy": "SCHED_BATCH", "nice": -20, "flags": ["SCHED_FLAG_KEEP_PARAMS"]}),
+        (SCHEDULER, {"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3, "nice": 77}),
+        ("process/ioPriority", {"class": "IOPRIO_CLASS_IDLE"}),
+        ("process/execCPUAffinity", {"initial": "0-3,7", "final": " 1 , 2-2 ,,"}),
+        ("process/execCPUAffinity", {"initial": "", "final": ""}),
+        (MEMORY_POLICY, {"mode": "MPOL_PREFERRED"}),
+        (MEMORY_POLICY, {"mode": "MPOL_WEIGHTED_INTERLEAVE", "nodes": "0-1023"}),
+        ("linux/intelRdt", {"closID": "/", "schemata": ["L3:0=f"], "enableMonitoring": True}),
+    ],
+)
+def test_sound_attributes(place: str, value: object) -> None:
+    assert validate(changed({place: value})) == []
+
+
+def test_a_reserved_policy_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedError, match="scheduler/policy: SCHED_ISO is a reserved name"):
+        validate(changed({SCHEDULER: {"policy": "SCHED_ISO"}}))
+
+
 @pytest.mark.parametrize("version", ["1.0.0", "1.0.2-dev", "1.1.0-rc.1", "1.2.1", "1.3.0+dev", "1.3.99-a.b-c+x.1"])
 def test_versions_that_pass(version: str) -> None:
     assert validate(changed({"ociVersion": version})) == []
@@ -366,6 +435,11 @@ WARNED = [
     ({"linux/resources/memory": {"disableOOMKiller": True}}, "/linux/resources/memory/disableOOMKiller: ignored"),
     ({"linux/resources/cpu": {"realtimePeriod": 1}}, "/linux/resources/cpu/realtimePeriod: ignored"),
     ({"linux/resources/network": {"classID": 1}}, "/linux/resources/network/classID: ignored"),
+    ({"process/capabilities/Bounding": [None]}, "/process/capabilities/Bounding: unknown key, ignored (did you mean"),
+    (
+        {"linux/personality": {"domain": "LINUX", "flags": ["X"]}},
+        "/linux/personality/flags: ignored: the specification defines no such flag",
+    ),
     ({"process/capabilities/bounding/-": "CAP_FLY"}, "/process/capabilities/bounding/3: unknown capability CAP_FLY"),
     ({"process/capabilities/bounding/-": "KILL"}, "/process/capabilities/bounding/3: unknown capability KILL"),
     ({"process/capabilities/ambient": ["CAP_KILL"]}, "/process/capabilities/ambient: ambient without being permitted"),
@@ -463,6 +537,16 @@ def test_the_capabilities_are_those_of_the_kernel_interface() -> None:
     from pyruntime.linux import caps
 
     assert {f"CAP_{name}" for name in CAPABILITIES.split()} == set(caps.CAPABILITIES)
+
+
+def test_the_names_of_attributes_are_those_of_the_plan() -> None:
+    from pyruntime.plan import attributes
+
+    assert [f"SCHED_FLAG_{name}" for name in schema.SCHED_FLAGS.split()] == [*attributes.SCHED_FLAGS]
+    assert [f"MPOL_{name}" for name in schema.MEMORY_MODES.split()] == [*attributes.MEMORY_MODES]
+    assert [f"MPOL_F_{name}" for name in schema.MEMORY_FLAGS.split()] == [*attributes.MEMORY_FLAGS]
+    assert schema.members("Scheduler")[0]["policy"].split("|") == [*attributes.POLICIES]
+    assert schema.members("IOPriority")[0]["class"].split("|") == [*attributes.IO_CLASSES]
 
 
 def test_the_rlimits_are_those_of_the_plan() -> None:
