@@ -122,7 +122,11 @@ def _apply(settings: dict[str, Any], call: Call) -> None:
             raise KernelError(f"open({settings['log']!r})", error.errno or 0, where="--log") from error
     root_path = settings["root"] or _default_root()
     if root_path[0] != "/":
-        root_path = f"{posix.getcwd()}/{root_path}"
+        try:
+            root_path = f"{posix.getcwd()}/{root_path}"
+        except OSError as error:
+            hint = "the current directory was removed"
+            raise KernelError("getcwd()", error.errno or 0, where="--root", hint=hint) from error
     if settings["root"] and _is_slash(root_path):
         raise UsageError("must not be /", where="--root")
     settings["root"] = root_path

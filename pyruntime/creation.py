@@ -27,7 +27,7 @@ from pyruntime.plan.step import CGROUP
 from pyruntime.spec import validate
 from pyruntime.spec.load import load
 from pyruntime.state.status import START_SOCKET
-from pyruntime.state.store import Store
+from pyruntime.state.store import Store, check_id
 from pyruntime.version import SPEC_VERSION
 
 TYPE_CHECKING = False
@@ -103,6 +103,7 @@ def run(bundle_path: str, id: str, *, root: str, **options: Any) -> int:
 
 def plan_bundle(bundle_path: str, id: str, **options: Any) -> Plan:
     """What `create` would do with this bundle. Needs no root and changes nothing. Raises Error as `create` would."""
+    check_id(id)
     path = _absolute(bundle_path)
     given = Options(**options)
     spec, _ = _load(path, given.args)
@@ -418,7 +419,10 @@ def _user_name(uid: int) -> str:
 
 def _absolute(path: str) -> str:
     """An absolute path without `.` and `..`, by its words alone, as Go's filepath.Abs."""
-    full = path if path.startswith("/") else f"{posix.getcwd()}/{path}"
+    try:
+        full = path if path.startswith("/") else f"{posix.getcwd()}/{path}"
+    except OSError as error:
+        raise KernelError("getcwd()", error.errno or 0, hint="the current directory was removed") from error
     parts: list[str] = []
     for part in full.split("/"):
         if part == "..":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import posix
 
+from pyruntime.errors import KernelError
+
 __all__ = ("OutputClosed", "emit")
 
 
@@ -12,7 +14,7 @@ class OutputClosed(Exception):
 
 
 def emit(text: str) -> None:
-    """Write to stdout, whole and unbuffered. Raises OutputClosed for a closed pipe, OSError such as ENOSPC.
+    """Write to stdout, whole and unbuffered. Raises OutputClosed for a closed pipe, KernelError such as ENOSPC.
 
     Names of files may hold any byte; they came in as surrogates and go out as the same bytes.
     """
@@ -22,3 +24,5 @@ def emit(text: str) -> None:
             data = data[posix.write(1, data) :]
     except BrokenPipeError:
         raise OutputClosed from None
+    except OSError as error:
+        raise KernelError("write to stdout", error.errno or 0) from None

@@ -73,7 +73,7 @@ def parse_verb(call: Call, argv: list[str], index: int) -> None:
         _take_operands(call, rest[1:], takes_args)
     if call.args == []:
         raise UsageError("'--' needs a command behind it")
-    check_operands(name, operands, call.operands)
+    check_operands(name, operands, call.operands, takes_args)
     if call.operands:
         call.subject = call.operands[0]
 
@@ -86,13 +86,14 @@ def command_named(name: str) -> Command:
     raise UsageError(f"no such command: {name!r}")
 
 
-def check_operands(name: str, wanted: tuple[str, ...], given: list[str]) -> None:
+def check_operands(name: str, wanted: tuple[str, ...], given: list[str], takes_args: bool) -> None:
     """Raise UsageError unless as many operands were given as the table wants."""
     least = len([word for word in wanted if word[0] != "["])
     if least <= len(given) <= len(wanted):
         return
     if len(given) > len(wanted):
-        raise UsageError(f"unexpected argument: {given[len(wanted)]!r} (usage: {name} {' '.join(wanted)})")
+        usage = " ".join((name, *wanted, *(("[-- CMD ARGS...]",) if takes_args else ())))
+        raise UsageError(f"unexpected argument: {given[len(wanted)]!r} (usage: {usage})")
     raise UsageError(f"missing argument: {wanted[len(given)]} (usage: {name} {' '.join(wanted)})")
 
 

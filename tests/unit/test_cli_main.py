@@ -200,7 +200,23 @@ def test_a_full_disk_behind_stdout_is_an_error(pyruntime: str) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run([pyruntime, "features"], stdout=full, stderr=subprocess.PIPE, check=False, timeout=60)
     assert done.returncode == 1
-    assert done.stderr == b"pyruntime: features: ENOSPC: No space left on device\n"
+    assert done.stderr == b"pyruntime: features: write to stdout: ENOSPC: No space left on device\n"
+
+
+def test_a_current_directory_that_is_gone(pyruntime: str, tmp_path: Path) -> None:
+    for words in ("plan x", "--root rel list"):
+        script = f'mkdir gone && cd gone && rmdir ../gone && exec "$0" {words}'
+        done = subprocess.run(
+            ["sh", "-c", script, pyruntime], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert "getcwd(): ENOENT" in done.stderr and "the current directory was removed" in done.stderr
+
+
+def test_a_plan_is_of_an_id_that_run_would_take(pyruntime: str) -> None:
+    done = call(pyruntime, "plan", "--id", "a/b", "x")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "invalid container ID format" in done.stderr
 
 
 PATCHED = """

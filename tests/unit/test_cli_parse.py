@@ -131,8 +131,8 @@ def test_spellings_of_go_mean_the_same(line: str, same_as: str) -> None:
     [
         ("run web --detach=maybe", "option --detach: 'maybe' is not a boolean"),
         ("run web --", "'--' needs a command behind it"),
-        ("run -- web extra", "unexpected argument: 'extra' (usage: run ID|BUNDLE)"),
-        ("run web echo hi", "unexpected argument: 'echo' (usage: run ID|BUNDLE)"),
+        ("run -- web extra", "unexpected argument: 'extra' (usage: run ID|BUNDLE [-- CMD ARGS...])"),
+        ("run web echo hi", "unexpected argument: 'echo' (usage: run ID|BUNDLE [-- CMD ARGS...])"),
         ("kill", "missing argument: ID (usage: kill ID [SIGNAL])"),
         ("state -- one two", "unexpected argument: 'two' (usage: state ID)"),
         ("list -qx", "no such option: -x"),
