@@ -133,7 +133,10 @@ def die_by(name: str) -> int:
 
 def _write(fd: int, text: str) -> None:
     """Write what can be written: an error can't be told where telling it fails."""
-    data = memoryview(text.encode("utf-8", "surrogateescape"))
+    try:
+        data = memoryview(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:  # half of a surrogate pair, in a traceback
+        data = memoryview(text.encode("utf-8", "backslashreplace"))
     try:
         while data:
             data = data[posix.write(fd, data) :]

@@ -11,6 +11,7 @@ Run OCI containers: a bundle is a directory with a config.json and a root filesy
   sudo pyruntime run -b BUNDLE ID          the same, with an ID of your own
   sudo pyruntime run BUNDLE -- echo hi     run another command in it
   pyruntime plan BUNDLE                    see what run would do, and do nothing
+  pyruntime lint BUNDLE                    see every problem of its config.json, with line and column
 
 The commands, their options and what they print are runc's, so whatever drives runc can drive pyruntime.
 Global options go before the command.
@@ -74,6 +75,12 @@ Write a config.json to begin with: it runs sh in ./rootfs, read-only. An existin
 Print every step that `run` would do, in order, with what it is for and the place in config.json that asks for it.
 
 Nothing is done, and root is not needed.
+""",
+    "lint": """\
+Print every problem of a bundle: what breaks the runtime-spec, what this version does not serve, unknown keys (with the
+one that may have been meant), keys for cgroup v1, and what is missing on disk. Each with its line and column.
+
+The exit status is 1 if there is an error, 0 if there are warnings only. Root is not needed.
 """,
     "features": """\
 Print as JSON what this runtime knows and serves, whatever the kernel allows (runtime-spec: features.md).

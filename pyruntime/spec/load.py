@@ -35,7 +35,7 @@ def load(bundle_path: str) -> tuple[Spec, bytes]:
     Raises ConfigError if the bundle or its config.json is missing, of the wrong file type, larger than SIZE_LIMIT or
     not a JSON object; KernelError if it cannot be read for another reason. Companion: runc:spec.go:/^func loadSpec/.
     """
-    data = _read(bundle_path)
+    data = read(bundle_path)
     return parse(data), data
 
 
@@ -74,8 +74,8 @@ def _drop_nulls(root: dict[str, object]) -> None:
             pending.extend(value)
 
 
-def _read(bundle_path: str) -> bytes:
-    """The bytes of config.json. O_NONBLOCK, so that a FIFO of that name cannot hang the runtime."""
+def read(bundle_path: str) -> bytes:
+    """The bytes of config.json. O_NONBLOCK, so that a FIFO of that name cannot hang the runtime. Raises as `load`."""
     path = f"{bundle_path or '.'}/{CONFIG_NAME}"
     try:
         config_fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY)

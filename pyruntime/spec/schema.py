@@ -270,24 +270,43 @@ MEMORY_MODES = "DEFAULT BIND INTERLEAVE WEIGHTED_INTERLEAVE PREFERRED PREFERRED_
 MEMORY_FLAGS = "NUMA_BALANCING RELATIVE_NODES STATIC_NODES"
 _GREATEST_NUMBER = 65536  # of a CPU or a NUMA node; runc:libcontainer/configs/config.go:/^const MaxCPU/
 
+UNKNOWN_KEY = "unknown key, ignored"
+
 
 class Finding:
-    """What is to be said about one place in config.json: an Error to raise or, without an `error`, a warning."""
+    """What is to be said about one place in config.json: an Error to raise or, without an `error`, a warning.
 
-    __slots__ = ("error", "hint", "message", "path")
+    `path` is the place, `lacks` the key that is missing there.
+    """
+
+    __slots__ = ("error", "hint", "lacks", "message", "path")
 
     def __init__(
-        self, error: type[Error] | None, message: str, path: tuple[str | int, ...] = (), *, hint: str = ""
+        self,
+        error: type[Error] | None,
+        message: str,
+        path: tuple[str | int, ...] = (),
+        *,
+        hint: str = "",
+        lacks: str = "",
     ) -> None:
         self.error = error
         self.message = message
         self.path = path
         self.hint = hint
+        self.lacks = lacks
 
     def where(self) -> str:
-        """The place: the file's name and a JSON pointer (RFC 6901)."""
-        keys = (str(key).replace("~", "~0").replace("/", "~1") for key in self.path)
-        return "config.json#" + "".join(f"/{key}" for key in keys)
+        """The place: the file's name and a JSON pointer."""
+        return f"config.json#{self.pointer()}"
+
+    def pointer(self) -> str:
+        """The place as a JSON pointer (RFC 6901)."""
+        return "".join(f"/{str(key).replace('~', '~0').replace('/', '~1')}" for key in self.path)
+
+    def culprit(self) -> tuple[str | int, ...]:
+        """The place of what is wrong: of the missing key, if one is missing."""
+        return (*self.path, self.lacks) if self.lacks else self.path
 
 
 def check(value: object, kind: str) -> Sequence[Finding]:
@@ -454,14 +473,14 @@ def _object(name: str) -> Check:
                 found += _within(key, inside)
         for key in required:
             if key not in value:
-                found.append(Finding(ConfigError, f"the key {key} is missing"))
+                found.append(Finding(ConfigError, f"the key {key} is missing", lacks=key))
         return found
 
     def unknown(key: str) -> Finding:
         if closed:
             return Finding(ConfigError, f"unknown key; there are only {', '.join(kinds)}", (key,))
         alike = [known for known in kinds if known.lower() == str(key).lower()]
-        return Finding(None, "unknown key, ignored", (key,), hint=f"did you mean {alike[0]}?" if alike else "")
+        return Finding(None, UNKNOWN_KEY, (key,), hint=f"did you mean {alike[0]}?" if alike else "")
 
     return check_object
 

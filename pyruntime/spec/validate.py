@@ -1,7 +1,7 @@
 """Is this Spec one that can be run: every problem, each with its place in config.json.
 
 `spec.schema` says what one value alone must look like. Here are the rules about values that depend on others, and the
-face of both. Rules run only on a config that the schema has found sound, so that they can trust its types.
+face of both. A rule runs only if the schema has found sound what it reads, so that it can trust the types.
 
 What only the system can tell (is there a rootfs, is that path a namespace) is found when it is used. Limits that are
 computed with are checked where they are: plan.resources, plan.mounts.
@@ -39,15 +39,25 @@ def validate(spec: Spec) -> list[str]:
     Raises ConfigError, or UnsupportedError for what this version does not serve.
     """
     told = []
-    for finding in findings(spec):
+    found = findings(spec)
+    for finding in found:
         if finding.error is not None:
-            raise _as_error(finding)
+            raise _first_of(found, finding)
         told.append(_as_warning(finding))
     return told
 
 
+def _first_of(found: list[Finding], first: Finding) -> Error:
+    """The first problem, with a hint at how many there are besides."""
+    error = _as_error(first)
+    more = sum(finding.error is not None for finding in found) - 1
+    if more:
+        error.hint = f"{error.hint}{'; ' if error.hint else ''}and {more} more: see `pyruntime lint`"
+    return error
+
+
 def problems(spec: Spec) -> Iterator[Error]:
-    """Every problem of the Spec, unraised. Those between values are found when each value is sound by itself."""
+    """Every problem of the Spec, unraised. Those between values are found when each of these is sound by itself."""
     return (_as_error(finding) for finding in findings(spec) if finding.error is not None)
 
 
@@ -59,13 +69,25 @@ def warnings(spec: Spec) -> list[str]:
 def findings(spec: Spec) -> list[Finding]:
     """Problems and warnings together, in the order in which they are found."""
     found = [*check(spec, "Spec")]
-    if all(finding.error is not ConfigError for finding in found):
-        joined: dict[str, str] = {}
+    broken = [finding.culprit() for finding in found if finding.error is ConfigError]
+    joined: dict[str, str] = {}
+    if _are_sound(("linux/namespaces",), broken):
         for namespace in spec.get("linux", {}).get("namespaces", ()):
             joined[namespace["type"]] = namespace.get("path", "")
-        for rule in RULES:
+    for rule in RULES:
+        if _are_sound(READS.get(rule.__name__, ("",)), broken):
             found += rule(spec, joined)
     return found
+
+
+def _are_sound(places: tuple[str, ...], broken: list[tuple[str | int, ...]]) -> bool:
+    """Whether nothing is broken at these places, above them or below. "" is the whole Spec."""
+    for path in broken:
+        for place in places:
+            keys = place.split("/") if place else ()
+            if all(str(key) == wanted for key, wanted in zip(path, keys, strict=False)):
+                return False
+    return True
 
 
 def _as_error(finding: Finding) -> Error:
@@ -340,3 +362,20 @@ RULES = (
     *(version, namespaces, names, user_namespace, clocks, sysctls, process, scheduler, capabilities, mounts, devices),
     *(memory_policy, intel_rdt),
 )
+
+# What each rule reads. One that is not here runs only if the schema has found nothing wrong at all.
+READS = {
+    "version": ("ociVersion",),
+    "namespaces": ("linux/namespaces",),
+    "names": ("hostname", "domainname", "linux/namespaces"),
+    "user_namespace": ("linux/namespaces", "linux/uidMappings", "linux/gidMappings", "process/user"),
+    "clocks": ("linux/timeOffsets", "linux/namespaces"),
+    "sysctls": ("linux/sysctl", "linux/namespaces"),
+    "process": ("process/args", "process/rlimits"),
+    "capabilities": ("process/capabilities",),
+    "mounts": ("mounts",),
+    "devices": ("linux/devices",),
+    "scheduler": ("process/scheduler",),
+    "memory_policy": ("linux/memoryPolicy",),
+    "intel_rdt": ("linux/intelRdt",),
+}

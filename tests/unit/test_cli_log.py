@@ -174,3 +174,18 @@ def test_an_error_before_the_command_line_is_understood(capfd: pytest.CaptureFix
     empty: Any = Call()
     log.failed(empty, ConfigError("bad"))
     assert capfd.readouterr().err == "pyruntime: bad\n"
+
+
+def test_a_message_is_one_line_that_gives_no_orders_to_the_terminal(
+    call: Call, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What a message tells of may come from config.json, where a key can be anything, half a surrogate pair too."""
+    call.settings["debug"] = True
+    problem = ConfigError("bad", where="config.json#/a\n\x1b[2J\ud800\u202e\r")
+    try:
+        raise problem
+    except ConfigError:
+        assert log.failed(call, problem) == 1
+    first, *traceback = capfd.readouterr().err.splitlines()
+    assert first == r"pyruntime: run web: config.json#/a\n\x1b[2J\ud800\u202e\r: bad"
+    assert traceback[0].startswith("Traceback")

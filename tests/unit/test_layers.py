@@ -43,9 +43,10 @@ MAY_IMPORT = {
         "net",
         "launch",
     ),
+    "lint": ("errors", "spec", "plan"),
     "cli": (
         *("errors", "report", "version", "jsontext", "linux.constants", "linux.caps", "linux.proc"),
-        *("spec", "plan", "state", "container", "creation"),
+        *("spec", "plan", "state", "container", "creation", "lint"),
     ),
     "__init__": ("errors", "version", "container", "creation"),
     "__main__": ("errors", "report", "version", "cli"),
@@ -59,7 +60,10 @@ HEAVY = set(
 # Reached only for help, errors and the verbs that make no container.
 # Annotations alone: no module may import it at run time, so it may use what it likes.
 TYPES_ALONE = {"spec.types"}
-COLD = {"cli.click_app", "cli.features", "cli.help", "cli.list", "cli.manual", "cli.plan", "cli.spec"}
+COLD = {
+    *("cli.click_app", "cli.features", "cli.help", "cli.lint", "cli.list", "cli.manual", "cli.plan", "cli.spec"),
+    *("lint", "spec.positions"),
+}
 
 
 class Import(NamedTuple):

@@ -428,6 +428,7 @@ WARNED = [
     ({"vm": {"a": 1}}, "/vm: ignored: it is for virtual machines"),
     ({"process/user/username": "x"}, "/process/user/username: ignored: it is for Windows"),
     ({"linux/foo": {"a": 1}}, "/linux/foo: unknown key, ignored"),
+    ({"process/capabilities/foo": 5}, "/process/capabilities/foo: unknown key, ignored"),
     ({"linux/maskedpaths": []}, "/linux/maskedpaths: unknown key, ignored (did you mean maskedPaths?)"),
     ({"linux/resources/memory": {"swappiness": 0}}, "/linux/resources/memory/swappiness: ignored: it is for cgroup v1"),
     ({"linux/resources/memory": {"kernel": 1}}, "/linux/resources/memory/kernel: ignored: it is for cgroup v1"),
