@@ -47,7 +47,7 @@ CONFIG = """\
   },
   "root": {"path": "rootfs"},
   "hostname": "x",
-  "linux": {"intelRdt": {},
+  "linux": {"rootfsPropagation": "x",
     "resources": {"memory": {"limt": 1, "swappiness": 1}}}
 }
 """
@@ -60,7 +60,7 @@ def test_all_problems_come_with_line_and_column(tmp_path: Path) -> None:
         (5, 20, "error", "/process/args/1"),
         (6, 5, "error", "/process/cwd"),
         (10, 3, "error", "/hostname"),
-        (11, 13, "error", "/linux/intelRdt"),
+        (11, 13, "error", "/linux/rootfsPropagation"),
         (12, 30, "warning", "/linux/resources/memory/limt"),
         (12, 41, "warning", "/linux/resources/memory/swappiness"),
     ]
