@@ -125,6 +125,33 @@ def _set_device_policy(step: resources.DevicePolicy, cgroup: Cgroup) -> None:
         posix.close(cgroup_fd)
 
 
+# What cgroup v2 lets a user have at least; what else, the kernel lists itself since Linux 4.15. See cgroups(7).
+_DELEGATED = "cgroup.procs cgroup.subtree_control cgroup.threads"
+
+
+def _own_cgroup(step: resources.OwnCgroup, cgroup: Cgroup) -> None:
+    """Change the owner of the directory and of the delegated files; the limits stay root's.
+
+    Without root only IDs of one's own can be given: that is noted, for the container works without.
+    Companion: opencontainers/cgroups:systemd/v2.go:/^func cgroupFilesToChown/.
+    """
+    try:
+        files = proc.read_file("/sys/kernel/cgroup/delegate").decode()
+    except FileNotFoundError:
+        files = _DELEGATED
+    for file in (".", *files.split()):
+        try:
+            posix.chown(f"{cgroup.path}/{file}", step.uid, -1)
+        except FileNotFoundError:
+            continue  # of a controller that is not enabled here
+        except OSError as error:
+            refusal = KernelError(f"chown({cgroup.path + '/' + file!r}, {step.uid}, -1)", error.errno or 0)
+            if error.errno != errno.EPERM or posix.geteuid() == 0:
+                raise refusal from None
+            cgroup.warnings.append(f"{step.where}: the cgroup stays the runtime's own: {refusal}")
+            return
+
+
 def _in_first_user_namespace() -> bool:
     """The first one maps all 2^32 - 1 user IDs to themselves. See user_namespaces(7)."""
     return proc.read_file("/proc/self/uid_map").split() == [b"0", b"0", b"4294967295"]
@@ -136,4 +163,5 @@ PERFORMERS: dict[type[Step], Callable[[Any, Cgroup], None]] = {
     resources.WriteCgroupFirst: _write_first,
     resources.CheckMemoryUsage: _check_memory_usage,
     resources.DevicePolicy: _set_device_policy,
+    resources.OwnCgroup: _own_cgroup,
 }

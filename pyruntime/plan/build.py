@@ -35,6 +35,7 @@ def build(
     return Plan(
         [
             *resources.resource_steps(spec.get("linux", {}), cgroup),
+            *resources.owner_steps(spec, cgroup),
             *namespaces.namespace_steps(spec),
             *process.parent_steps(spec),
             *(step for step in rare if step.phase == PARENT),

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyruntime.spec.types import CPU, BlockIO, HugepageLimit, Linux, Memory, Pids, Rdma
+    from pyruntime.spec.types import CPU, BlockIO, HugepageLimit, Linux, Memory, Pids, Rdma, Spec
 
 PLACE = "config.json#/linux/resources"
 
@@ -102,6 +102,20 @@ class DevicePolicy(Step):
         return f"devices: {default} all{but}"
 
 
+class OwnCgroup(Step):
+    """Give the cgroup to the container's user, so that it can make cgroups below (config-linux.md#cgroup-ownership).
+
+    `uid` is of the host.
+    """
+
+    phase = CGROUP
+    why = "the container has a cgroup namespace of its own and may write to the mount of type cgroup"
+    uid: int
+
+    def text(self) -> str:
+        return f"give the cgroup, and its files that the kernel lets a user have, to the host's user {self.uid}"
+
+
 def cgroup_path(linux: Linux, container_id: str, own_path: str = "/") -> str:
     """Where the container's cgroup goes, as a path below the v2 hierarchy ("/web").
 
@@ -122,6 +136,28 @@ def cgroup_path(linux: Linux, container_id: str, own_path: str = "/") -> str:
             raise ConfigError("the root cgroup cannot be a container's", where="config.json#/linux/cgroupsPath")
         return clean
     return _clean(_clean(own_path).rpartition("/")[0] + (_clean(path) if _clean(path) != "/" else f"/{container_id}"))
+
+
+def owner_steps(spec: Spec, cgroup: str) -> Iterator[Step]:
+    """Hand the cgroup over where the specification says so, unless the user is root of the host anyway.
+
+    The IDs of a user namespace that is joined are not in config.json: then the cgroup stays root's.
+    Companion: runc:libcontainer/specconv/spec_linux.go, "Set the host UID that should own the container's cgroup".
+    """
+    linux = spec.get("linux", {})
+    joined = {namespace["type"]: namespace.get("path", "") for namespace in linux.get("namespaces", ())}
+    if not cgroup or joined.get("cgroup") != "" or joined.get("user"):
+        return
+    uid = spec["process"].get("user", {}).get("uid", 0)
+    if "user" in joined:
+        ranges = linux.get("uidMappings", ())
+        inside = (each for each in ranges if 0 <= uid - each["containerID"] < each["size"])
+        uid = next((uid - each["containerID"] + each["hostID"] for each in inside), 0)
+    for index, mount in enumerate(spec.get("mounts", ())):
+        shown = mount.get("source") == "cgroup" and _clean(mount["destination"]) == "/sys/fs/cgroup"
+        if uid and shown and "ro" not in mount.get("options", ()):
+            yield OwnCgroup(f"config.json#/mounts/{index}", uid)
+            return
 
 
 def resource_steps(linux: Linux, cgroup: str) -> list[Step]:

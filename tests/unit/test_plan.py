@@ -136,6 +136,7 @@ def rich_config() -> Config:
     ]
     linux["resources"] |= {"memory": {"limit": 4096}, "pids": {"limit": 10}, "cpu": {"cpus": "0"}}
     linux["cgroupsPath"] = "/group/web"
+    spec["mounts"][6]["options"].remove("ro")
     linux["rootfsPropagation"] = "shared"
     linux["personality"] = {"domain": "LINUX32"}
     linux["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "0-1,3", "flags": ["MPOL_F_STATIC_NODES"]}
@@ -153,6 +154,7 @@ cgroup config.json#/linux/cgroupsPath: create cgroup /group/web
 cgroup config.json#/linux/resources/pids/limit: write '10' to pids.max
 cgroup config.json#/linux/resources/memory/limit: write '4096' to memory.max
 cgroup config.json#/linux/resources/cpu/cpus: write '0' to cpuset.cpus
+cgroup config.json#/mounts/6: give the cgroup, and its files that the kernel lets a user have, to the host's user 101000
 namespaces config.json#/linux/namespaces/1: enter the network namespace /run/netns/blue
 namespaces config.json#/linux/namespaces/6: new user namespace
 namespaces config.json#/linux/namespaces/7: new time namespace

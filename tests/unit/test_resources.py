@@ -305,3 +305,56 @@ def test_the_systemd_form_is_refused_by_name(path: str) -> None:
     with pytest.raises(UnsupportedError, match="systemd") as caught:
         cgroup_path({"cgroupsPath": path}, "web")
     assert caught.value.where == "config.json#/linux/cgroupsPath"
+
+
+CGROUP_MOUNT = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid"]}
+
+
+def owned(uid: int = 0, cgroup: str = "/web", **changes: Any) -> list[tuple[str, int]]:
+    """(place, host's uid) of each step that gives the cgroup away; the container's IDs begin at 1000 of the host's."""
+    linux = {
+        "namespaces": [{"type": "cgroup"}, {"type": "user"}],
+        "uidMappings": [
+            {"containerID": 0, "hostID": 1000, "size": 10},
+            {"containerID": 10, "hostID": 70000, "size": 10},
+        ],
+    }
+    spec: Any = {
+        "process": {"user": {"uid": uid}},
+        "mounts": [changes.pop("mount", CGROUP_MOUNT)],
+        "linux": linux | changes,
+    }
+    steps = resources.owner_steps(spec, cgroup)
+    return [(step.where, step.uid) for step in steps if isinstance(step, resources.OwnCgroup)]
+
+
+@pytest.mark.parametrize(("uid", "of_the_host"), [(0, 1000), (9, 1009), (10, 70000), (19, 70009)])
+def test_a_writable_cgroup_is_the_users(uid: int, of_the_host: int) -> None:
+    assert owned(uid) == [("config.json#/mounts/0", of_the_host)]
+
+
+def test_without_a_user_namespace_it_is_the_same_user() -> None:
+    assert owned(5, namespaces=[{"type": "cgroup"}]) == [("config.json#/mounts/0", 5)]
+    assert owned(0, namespaces=[{"type": "cgroup"}]) == [], "root's already"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"namespaces": [{"type": "user"}]},
+        {"namespaces": [{"type": "user"}, {"type": "cgroup", "path": "/proc/1/ns/cgroup"}]},
+        {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}, {"type": "cgroup"}]},
+        {"mount": CGROUP_MOUNT | {"options": ["nosuid", "ro"]}},
+        {"mount": CGROUP_MOUNT | {"destination": "/mnt"}},
+        {"mount": CGROUP_MOUNT | {"source": "/somewhere"}},
+        {"cgroup": ""},
+    ],
+)
+def test_a_cgroup_that_stays_roots(changes: Any) -> None:
+    assert owned(**changes) == []
+
+
+def test_the_mount_is_found_however_it_is_written() -> None:
+    assert owned(mount=CGROUP_MOUNT | {"destination": "sys/fs/../fs/cgroup/"}) == [("config.json#/mounts/0", 1000)]
+    without_options = {key: value for key, value in CGROUP_MOUNT.items() if key != "options"}
+    assert owned(mount=without_options) == [("config.json#/mounts/0", 1000)]
