@@ -8,6 +8,7 @@ Read beside runc:utils_linux.go:/^func startContainer/ and runc:libcontainer/fac
 
 from __future__ import annotations
 
+import errno
 import posix
 import time
 
@@ -342,9 +343,9 @@ def _root_directory(path: str) -> str:
     try:
         fd = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except OSError as error:
-        raise KernelError(
-            f"open({path!r})", error.errno or 0, where=where, hint="the bundle has no such directory"
-        ) from error
+        hint = {errno.ENOENT: "the bundle has no such directory", errno.ENOTDIR: "it must be a directory"}
+        number = error.errno or 0
+        raise KernelError(f"open({path!r})", number, where=where, hint=hint.get(number, "")) from error
     try:
         found = posix.readlink(f"/proc/self/fd/{fd}")
     finally:
