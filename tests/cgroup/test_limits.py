@@ -337,10 +337,16 @@ if MISSING:  # a machine with every controller has nothing to refuse
 
 V1_ONLY: list[dict[str, Any]] = [
     {"memory": {"kernel": MIB}},
+    {"memory": {"kernelTCP": MIB}},
     {"memory": {"swappiness": 10}},
     {"memory": {"disableOOMKiller": True}},
+    {"memory": {"useHierarchy": True}},
     {"cpu": {"realtimeRuntime": 1000}},
+    {"cpu": {"realtimePeriod": 1000}},
+    {"blockIO": {"leafWeight": 100}},
+    {"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 100}]}},
     {"network": {"classID": 7}},
+    {"network": {"priorities": [{"name": "eth0", "priority": 1}]}},
 ]
 
 

@@ -391,7 +391,7 @@ def test_what_asks_for_nothing_passes(place: str, value: object) -> None:
         ("process/execCPUAffinity", {"initial": "", "final": ""}),
         (MEMORY_POLICY, {"mode": "MPOL_PREFERRED"}),
         (MEMORY_POLICY, {"mode": "MPOL_WEIGHTED_INTERLEAVE", "nodes": "0-1023"}),
-        ("linux/intelRdt", {"closID": "/", "schemata": ["L3:0=f"], "enableMonitoring": True}),
+        ("linux/intelRdt", {"closID": "/", "schemata": ["L3:0=f"], "enableMonitoring": True, "memBwSchema": "MB:0=70"}),
     ],
 )
 def test_sound_attributes(place: str, value: object) -> None:
@@ -426,6 +426,10 @@ WARNED = [
     ({"ociVersion": "1.4.0"}, "/ociVersion: newer than 1.3"),
     ({"windows": {"a": 1}}, "/windows: ignored: it is for Windows"),
     ({"vm": {"a": 1}}, "/vm: ignored: it is for virtual machines"),
+    ({"solaris": {"a": 1}}, "/solaris: ignored: it is for Solaris"),
+    ({"zos": {"a": 1}}, "/zos: ignored: it is for z/OS"),
+    ({"freebsd": {"a": 1}}, "/freebsd: ignored: it is for FreeBSD"),
+    ({"process/commandLine": "x"}, "/process/commandLine: ignored: it is for Windows"),
     ({"process/user/username": "x"}, "/process/user/username: ignored: it is for Windows"),
     ({"linux/foo": {"a": 1}}, "/linux/foo: unknown key, ignored"),
     ({"process/capabilities/foo": 5}, "/process/capabilities/foo: unknown key, ignored"),
