@@ -104,6 +104,28 @@ def numa() -> str:
     return ""
 
 
+def apparmor() -> str:
+    """AppArmor is on, and a profile may be loaded."""
+    enabled = Path("/sys/module/apparmor/parameters/enabled")
+    if not enabled.exists() or enabled.read_text().strip() != "Y":
+        return "AppArmor is not enabled in this kernel"
+    loader = "/sys/kernel/security/apparmor/.replace"
+    return "" if os.access(loader, os.W_OK) else f"no right to write {loader}"
+
+
+def realtime() -> str:
+    """A process in a new cgroup may be scheduled in real time: not so under CONFIG_RT_GROUP_SCHED with cgroup v2."""
+    if gap := missing("cgroup2"):
+        return gap
+    missing("cpu")  # hands the controller down if it can be had, as a runtime does
+    probe = Path(v2_mount(), f"probe-realtime-{os.getpid()}")
+    probe.mkdir()
+    try:
+        return attempt("sh", "-c", 'echo $$ > "$1/cgroup.procs" && exec chrt --rr 1 true', "sh", str(probe))
+    finally:
+        probe.rmdir()
+
+
 def vm() -> str:
     """A machine of the test run's own (scripts/vm-run), whose global settings a test may change."""
     return "" if os.environ.get("PYRUNTIME_VM") else "not in the test VM that scripts/test boots"
@@ -125,6 +147,8 @@ PROBES: dict[str, Callable[[], str]] = {
     "timens": functools.partial(attempt, "unshare", "--time", "true"),
     "idmap": idmap,
     "numa": numa,
+    "realtime": realtime,
+    "apparmor": apparmor,
     "gcc": compiler,
     # By the names that Debian's binutils and binutils-aarch64-linux-gnu have on every architecture.
     "as-x86_64": functools.partial(attempt, "x86_64-linux-gnu-as", "--version"),

@@ -42,7 +42,7 @@ def structure() -> dict[str, Any]:
             "capabilities": list(CAPABILITIES),
             "cgroup": {"v1": False, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
             "seccomp": {"enabled": False},
-            "apparmor": {"enabled": False},
+            "apparmor": {"enabled": True},
             "selinux": {"enabled": False},
             "memoryPolicy": {"modes": sorted(MEMORY_MODES), "flags": sorted(MEMORY_FLAGS)},
             "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},

@@ -9,6 +9,7 @@ runc:libcontainer/configs/validate/validator.go:/^func (security|intelrdtCheck)/
 from __future__ import annotations
 
 from pyruntime.errors import Error, UnsupportedError
+from pyruntime.launch import labels  # noqa: F401  # performs ConfineByProfile
 from pyruntime.launch.perform import performs
 from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
@@ -29,6 +30,8 @@ from pyruntime.plan.attributes import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyruntime.launch.credentials import Process
     from pyruntime.launch.parent import Child
     from pyruntime.plan.step import Plan, Step
@@ -37,9 +40,9 @@ if TYPE_CHECKING:
 def refuse_what_the_host_lacks(plan: Plan) -> None:
     """Raise UnsupportedError for a label of a security module that is off, and for resctrl, before anything is made."""
     for step in plan:
-        refusal = _REFUSALS.get(type(step))
+        refusal = _REFUSALS[type(step)]() if type(step) in _REFUSALS else None
         if refusal is not None:
-            message, hint = refusal()
+            message, hint = refusal
             raise UnsupportedError(message, where=step.where, hint=hint)
 
 
@@ -73,7 +76,6 @@ def set_memory_policy(step: SetMemoryPolicy, _process: Process) -> None:
     syscalls.set_mempolicy(MEMORY_MODES[step.mode], flags, nodes)
 
 
-@performs(ConfineByProfile)
 @performs(LabelProcess)
 @performs(LabelMounts)
 @performs(SharePart)
@@ -82,11 +84,11 @@ def never(step: Step, _child: Child) -> None:
     raise Error(f"not performed: {step.text()}")
 
 
-def _no_apparmor() -> tuple[str, str]:
+def _no_apparmor() -> tuple[str, str] | None:
     """runc:libcontainer/apparmor/apparmor_linux.go:/^var isEnabled/"""
     if _read("/sys/module/apparmor/parameters/enabled")[:1] != "Y":
         return "AppArmor is not enabled on this host", "boot with the kernel parameter apparmor=1, or remove the key"
-    return "this version of pyruntime cannot apply AppArmor profiles yet", ""
+    return None
 
 
 def _no_selinux() -> tuple[str, str]:
@@ -111,7 +113,7 @@ def _no_resctrl() -> tuple[str, str]:
     return "this version of pyruntime cannot make groups in resctrl yet", ""
 
 
-_REFUSALS = {
+_REFUSALS: dict[type[Step], Callable[[], tuple[str, str] | None]] = {
     ConfineByProfile: _no_apparmor,
     LabelProcess: _no_selinux,
     LabelMounts: _no_selinux,

@@ -68,14 +68,19 @@ def become_container(launch: Launch, channel: Channel) -> NoReturn:
         report.sinks[:] = [lambda level, message: _pass_on(channel, level, message)]
         _seal()
         _cut_ties(launch)
-        perform(launch.plan.phase(ROOTFS), Rootfs(launch.rootfs_path, launch.cgroup_path, launch.console_fd, channel))
+        rootfs = Rootfs(launch.rootfs_path, launch.cgroup_path, launch.console_fd, channel)
+        perform(launch.plan.phase(ROOTFS), rootfs)
+        label, waits = rootfs.label, launch.listen_fd >= 0
         # Written now: the parent is about to set the rlimits, which it may do only while we are still its own user.
-        hop_fd = exeseal.sealed(launch.listen_fd, channel.fd if launch.listen_fd < 0 else -1)
+        prelude = label.prelude(channel.fd, waits=waits) if label else b""
+        hop_fd = exeseal.sealed(launch.listen_fd, -1 if waits else channel.fd, prelude)
         channel.send(READY)
         channel.expect(GO)
         process = Process(launch.last_cap, rootless=launch.rootless)
         perform(launch.plan.phase(PROCESS), process)
         syscalls.close_range(3 + launch.preserve_fds, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
+        if label:
+            label.hand_over(channel.fd)
         _hop(launch, channel, hop_fd, process)
     except Error as error:
         channel.send_error(error)

@@ -43,25 +43,28 @@ _BASE = 0x400000
 _HEADERS = 64 + 56  # an Elf64_Ehdr and one Elf64_Phdr, see elf(5)
 
 
-def image(listen_fd: int, report_fd: int, machine: str = posix.uname().machine) -> bytes:
+def image(listen_fd: int, report_fd: int, machine: str = posix.uname().machine, prelude: bytes = b"") -> bytes:
     """A static ELF executable for `machine` that hops to argv[0] with argv[1:].
 
     listen_fd: a listening socket; the hop waits for one connection and reports there. -1: don't wait.
     report_fd: where to write `-errno` (four bytes) if execve fails; it is closed if execve succeeds.
+    prelude: code that is executed first, and goes on with the hop at its fixed address (labels.py).
     Raises UnsupportedError on a machine that the hop has not been written for.
     """
     if machine not in CODE:
         raise UnsupportedError(f"no last hop for the architecture {machine}", hint=f"written for: {', '.join(CODE)}")
     number, code = CODE[machine]
     body = code + pack("<ii", listen_fd, report_fd)
+    entry = _BASE + _HEADERS + (len(body) if prelude else 0)
+    body += prelude
     size = _HEADERS + len(body)
     identity = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")  # 64 bit, little endian, version 1
-    header = pack("<16sHHIQQQIHHHHHH", identity, 2, number, 1, _BASE + _HEADERS, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    header = pack("<16sHHIQQQIHHHHHH", identity, 2, number, 1, entry, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     segment = pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x1000)  # PT_LOAD, read and execute
     return header + segment + body
 
 
-def sealed(listen_fd: int, report_fd: int) -> int:
+def sealed(listen_fd: int, report_fd: int, prelude: bytes = b"") -> int:
     """The image in a memfd that nobody can change any more, its owner included. See memfd_create(2), F_ADD_SEALS."""
     flags = c.MFD_CLOEXEC | c.MFD_ALLOW_SEALING
     try:
@@ -70,7 +73,7 @@ def sealed(listen_fd: int, report_fd: int) -> int:
         if error.errno != errno.EINVAL:
             raise
         hop_fd = syscalls.memfd_create("pyruntime-hop", flags)  # before Linux 6.3 it is executable anyway
-    posix.write(hop_fd, image(listen_fd, report_fd))
+    posix.write(hop_fd, image(listen_fd, report_fd, prelude=prelude))
     fcntl(hop_fd, c.F_ADD_SEALS, c.F_SEAL_SEAL | c.F_SEAL_SHRINK | c.F_SEAL_GROW | c.F_SEAL_WRITE)
     return hop_fd
 

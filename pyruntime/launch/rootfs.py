@@ -41,6 +41,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyruntime.launch.labels import Label
     from pyruntime.launch.sync import Channel
 
 _S_IFMT, _S_IFDIR, _S_IFCHR, _S_IFBLK, _S_IFIFO = 0o170000, 0o040000, 0o020000, 0o060000, 0o010000
@@ -74,7 +75,7 @@ class Rootfs:
     a terminal goes: to a connected --console-socket, or to the parent where that is -1.
     """
 
-    __slots__ = ("cgroup_path", "channel", "console_fd", "mask_fd", "path", "root")
+    __slots__ = ("cgroup_path", "channel", "console_fd", "label", "mask_fd", "path", "root")
 
     root: Root  # set when the root has become a mount point
 
@@ -84,6 +85,7 @@ class Rootfs:
         self.console_fd = console_fd
         self.channel = channel
         self.mask_fd = -1  # an empty read-only tmpfs, once one is mounted
+        self.label: Label | None = None  # what the hop shall ask for, if there is an AppArmor profile
 
 
 @performs(RootPropagation)

@@ -15,6 +15,7 @@ r"""How the parent and the container's child talk while a container is being mad
       | ---- GO ------------------------------------------------>  |
       |                                                            |  credentials, the program looked for
       |                                                            |  execveat(the sealed hop)
+      |                                                            |  its AppArmor profile asked for, if there is one
       |                                                            |  `create`: waits for `start`; `run`: goes on
       | <--------------------------------------------- end ------  |  execve has closed the socket
       |
@@ -41,6 +42,7 @@ from pyruntime.linux import syscalls
 MAPS, GO, PID, TERMINAL, READY, ERROR, WARNING = "maps", "go", "pid", "terminal", "ready", "error", "warning"
 
 MESSAGE_MAX = 65536
+_LABEL_FAILED = 0x20000  # what the hop adds to an errno of the label's (hop/label/x86_64.S); no errno is that large
 _REPORT = 4  # the hop's only message: a negative errno as a C int
 
 
@@ -108,11 +110,26 @@ def channel_pair() -> tuple[Channel, Channel]:
 
 
 def execve_error(report: bytes, program: str) -> KernelError:
-    """The error that the hop reported: execve of the user's program failed, after everything else had worked."""
+    """The error that the hop reported: execve of the user's program failed, after everything else had worked.
+
+    Or, before that, the profile by which AppArmor shall confine the program could not be asked for.
+    """
     number = -int.from_bytes(report, "little", signed=True)
+    if number >= _LABEL_FAILED:
+        number -= _LABEL_FAILED
+        hint = LABEL_HINTS.get(errors.errno_name(number), "")
+        where = "config.json#/process/apparmorProfile"
+        return KernelError("write('/proc/self/attr/apparmor/exec')", number, where=where, hint=hint)
     hint = EXECVE_HINTS.get(errors.errno_name(number), "")
     return KernelError(f"execve({program!r})", number, where="config.json#/process/args/0", hint=hint)
 
+
+# See aa_change_onexec(2).
+LABEL_HINTS = {
+    "ENOENT": "no such profile is loaded: see aa-status(8), apparmor_parser(8)",
+    "EACCES": "the runtime is confined itself, by a profile that does not allow the change",
+    "EPERM": "the runtime is confined itself, and no_new_privs forbids to gain by another profile",
+}
 
 # The program was found and is executable, so these are about what is inside of it. See execve(2).
 EXECVE_HINTS = {

@@ -8,7 +8,7 @@ Read beside runc:libcontainer/init_linux.go:/^func setup(Scheduler|IOPriority|Me
 from __future__ import annotations
 
 from pyruntime.linux import constants as c
-from pyruntime.plan.step import PARENT, PROCESS, Step
+from pyruntime.plan.step import PARENT, PROCESS, ROOTFS, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,9 +146,9 @@ class LabelProcess(Step):
 
 
 class ConfineByProfile(Step):
-    """`process.apparmorProfile` (config.md#linux-process)."""
+    """`process.apparmorProfile` (config.md#linux-process), in force from its execve on: launch/labels.py."""
 
-    phase = PARENT
+    phase = ROOTFS
     why = "process.apparmorProfile asks for it"
 
     profile: str
@@ -169,14 +169,19 @@ def parent_steps(spec: Spec) -> Iterator[Step]:
     if "ioPriority" in process:
         priority = process["ioPriority"]
         yield SetIoPriority("config.json#/process/ioPriority", priority["class"], priority.get("priority", 0))
-    if process.get("apparmorProfile"):
-        yield ConfineByProfile("config.json#/process/apparmorProfile", process["apparmorProfile"])
     if process.get("selinuxLabel"):
         yield LabelProcess("config.json#/process/selinuxLabel", process["selinuxLabel"])
     if linux.get("mountLabel"):
         yield LabelMounts("config.json#/linux/mountLabel", linux["mountLabel"])
     if "intelRdt" in linux:
         yield SharePart("config.json#/linux/intelRdt")
+
+
+def before_root_steps(spec: Spec) -> Iterator[Step]:
+    """What is prepared while the host's /proc is there."""
+    process = spec["process"]
+    if process.get("apparmorProfile"):
+        yield ConfineByProfile("config.json#/process/apparmorProfile", process["apparmorProfile"])
 
 
 def process_steps(spec: Spec) -> Iterator[Step]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pyruntime.errors import ConfigError
 from pyruntime.plan import mounts, namespaces, process, resources
-from pyruntime.plan.step import PARENT, PROCESS, Plan
+from pyruntime.plan.step import PARENT, PROCESS, ROOTFS, Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def build(
             *process.parent_steps(spec),
             *(step for step in rare if step.phase == PARENT),
             *process.before_root_steps(id, no_new_keyring),
+            *(step for step in rare if step.phase == ROOTFS),
             *namespaces.identity_steps(spec),
             *mounts.root_steps(spec, rootfs_path(spec, bundle_path)),
             *mounts.mount_steps(spec, bundle_path),
@@ -59,7 +60,11 @@ def _rare_steps(spec: Spec) -> list[Step]:
         return []
     from pyruntime.plan import attributes
 
-    return [*attributes.parent_steps(spec), *attributes.process_steps(spec)]
+    return [
+        *attributes.parent_steps(spec),
+        *attributes.before_root_steps(spec),
+        *attributes.process_steps(spec),
+    ]
 
 
 _RARE_OF_PROCESS = frozenset(("scheduler", "ioPriority", "apparmorProfile", "selinuxLabel"))

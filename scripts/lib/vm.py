@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 from scripts.lib.steps import CHECKOUT, clean_environment, die, need_packages
 
 # What a test that needs one of these finds in the machine, if it does not find it here (tests/capabilities.py).
-OFFERS = "vm root cgroup2 cpu cpuset io memory misc pids rdma userns timens idmap CAP_SYS_RESOURCE".split()
+OFFERS = "vm root cgroup2 cpu cpuset io memory misc pids rdma userns timens idmap apparmor CAP_SYS_RESOURCE".split()
 NOT_SENT = (".git", "__pycache__", ".*_cache", ".hypothesis", ".venv", "*.egg-info", "bundles/debian/rootfs")
 OUT_SIZE = 64 << 20
 MEMORY = "2G"

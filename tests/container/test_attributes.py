@@ -51,6 +51,7 @@ class TestScheduler:
         assert os.sched_getscheduler(pid) == number
         assert os.getpriority(os.PRIO_PROCESS, pid) == nice
 
+    @pytest.mark.needs("realtime")
     @pytest.mark.parametrize(("policy", "number"), [("SCHED_FIFO", os.SCHED_FIFO), ("SCHED_RR", os.SCHED_RR)])
     def test_real_time_ones(self, container: Container, started: Callable[[], int], policy: str, number: int) -> None:
         container.process["scheduler"] = {"policy": policy, "priority": 10}
@@ -66,6 +67,7 @@ class TestScheduler:
         told = subprocess.run(["chrt", "-p", str(pid)], capture_output=True, text=True, check=True).stdout
         assert "1000000/300000000/400000000" in told
 
+    @pytest.mark.needs("realtime")
     def test_reset_on_fork(self, container: Container) -> None:
         """What the program starts runs as everybody else; field 41 of /proc/PID/stat is the policy."""
         flags = ["SCHED_FLAG_RESET_ON_FORK"]
@@ -73,7 +75,7 @@ class TestScheduler:
         assert container.output("cut -d ' ' -f 41 /proc/$$/stat; cut -d ' ' -f 41 /proc/self/stat; :") == "2\n0"
 
     @pytest.mark.only_pyruntime("runc sets it from inside, where a user namespace has no CAP_SYS_NICE of the host's")
-    @pytest.mark.needs("userns")
+    @pytest.mark.needs("userns", "realtime")
     def test_real_time_in_a_user_namespace(self, container: Container, started: Callable[[], int]) -> None:
         container.map_root_to(100000)
         container.process["scheduler"] = {"policy": "SCHED_FIFO", "priority": 3}
