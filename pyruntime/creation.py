@@ -231,6 +231,7 @@ class Start:
         launch.plan = self.plan
         launch.rootfs_path = _root_directory(rootfs_path(self.spec, self.bundle_path))
         launch.cgroup_path = ""
+        launch.trees = {}
         launch.rootless = self.options.is_rootless()
         launch.last_cap = last_cap()
         launch.listen_fd = launch.console_fd = -1

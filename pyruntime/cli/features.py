@@ -10,7 +10,7 @@ from pyruntime.cli import emit
 from pyruntime.jsontext import encode
 from pyruntime.linux.caps import CAPABILITIES
 from pyruntime.plan.attributes import MEMORY_FLAGS, MEMORY_MODES
-from pyruntime.plan.mounts import OPTIONS, PROPAGATION, RECURSIVE
+from pyruntime.plan.mounts import IDMAP, OPTIONS, PROPAGATION, RECURSIVE
 from pyruntime.plan.namespaces import KINDS
 from pyruntime.version import SPEC_VERSION
 
@@ -36,7 +36,7 @@ def structure() -> dict[str, Any]:
         "ociVersionMin": OLDEST_SPEC_VERSION,
         "ociVersionMax": SPEC_VERSION,
         "hooks": [],
-        "mountOptions": sorted((*OPTIONS, *PROPAGATION, *RECURSIVE, COPY_UP)),
+        "mountOptions": sorted((*OPTIONS, *PROPAGATION, *RECURSIVE, *IDMAP, COPY_UP)),
         "linux": {
             "namespaces": sorted(KINDS),
             "capabilities": list(CAPABILITIES),
@@ -46,7 +46,7 @@ def structure() -> dict[str, Any]:
             "selinux": {"enabled": False},
             "memoryPolicy": {"modes": sorted(MEMORY_MODES), "flags": sorted(MEMORY_FLAGS)},
             "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": False},
         },
         "potentiallyUnsafeConfigAnnotations": [],

@@ -37,6 +37,7 @@ class Launch:
 
     listen_fd: the socket on which the hop waits for `start`; -1 for `run`. console_fd: a connected --console-socket;
     -1 to send the terminal's master to the parent. preserve_fds: how many descriptors from 3 on the container inherits.
+    trees: the idmapped mounts to attach (launch/idmap.py).
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Launch:
         "preserve_fds",
         "rootfs_path",
         "rootless",
+        "trees",
     )
 
     plan: Plan
@@ -60,6 +62,7 @@ class Launch:
     console_fd: int
     preserve_fds: int
     original_mask: set[int]
+    trees: dict[str, int]
 
 
 def become_container(launch: Launch, channel: Channel) -> NoReturn:
@@ -69,6 +72,7 @@ def become_container(launch: Launch, channel: Channel) -> NoReturn:
         _seal()
         _cut_ties(launch)
         rootfs = Rootfs(launch.rootfs_path, launch.cgroup_path, launch.console_fd, channel)
+        rootfs.trees = launch.trees
         perform(launch.plan.phase(ROOTFS), rootfs)
         label, waits = rootfs.label, launch.listen_fd >= 0
         # Written now: the parent is about to set the rlimits, which it may do only while we are still its own user.

@@ -15,6 +15,7 @@ from pyruntime.launch.perform import perform, performs
 from pyruntime.launch.sync import GO, MAPS, PID, READY, TERMINAL, WARNING, Channel, channel_pair
 from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
+from pyruntime.plan.mounts import MapMount
 from pyruntime.plan.namespaces import MapIds
 from pyruntime.plan.process import RLIMITS, AdjustOomScore, Execute, LimitResource, OpenTerminal
 from pyruntime.plan.step import NAMESPACES, PARENT, ROOTFS
@@ -68,6 +69,10 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
     Raises KernelError, ConfigError for a namespace that can't be joined.
     """
     _import_performers(launch.plan)
+    if any(isinstance(step, MapMount) for step in launch.plan):
+        from pyruntime.launch.idmap import open_trees
+
+        launch.trees = open_trees(launch.plan)
     ours, theirs = channel_pair()
     ours.program = next(step.args[0] for step in launch.plan if isinstance(step, Execute))
     namespaces = Namespaces(launch.plan.phase(NAMESPACES))
@@ -86,6 +91,8 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
     finally:
         theirs.close()
         namespaces.close()
+        for tree_fd in launch.trees.values():
+            posix.close(tree_fd)
     return Child(pid, pidfd, ours)
 
 

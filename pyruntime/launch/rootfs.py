@@ -75,7 +75,7 @@ class Rootfs:
     a terminal goes: to a connected --console-socket, or to the parent where that is -1.
     """
 
-    __slots__ = ("cgroup_path", "channel", "console_fd", "label", "mask_fd", "path", "root")
+    __slots__ = ("cgroup_path", "channel", "console_fd", "label", "mask_fd", "path", "root", "trees")
 
     root: Root  # set when the root has become a mount point
 
@@ -85,6 +85,7 @@ class Rootfs:
         self.console_fd = console_fd
         self.channel = channel
         self.mask_fd = -1  # an empty read-only tmpfs, once one is mounted
+        self.trees: dict[str, int] = {}  # detached mounts that the parent has mapped, by their place in config.json
         self.label: Label | None = None  # what the hop shall ask for, if there is an AppArmor profile
 
 
@@ -147,12 +148,17 @@ def bind_mount(step: BindMount, rootfs: Rootfs) -> None:
 
     runc:libcontainer/rootfs_linux.go:/^func mountToRootfs/
     """
-    source_fd = posix.open(step.source, O_PATH)
+    mapped = step.where in rootfs.trees
+    source_fd = rootfs.trees.pop(step.where) if mapped else posix.open(step.source, O_PATH)
     try:
         target_fd = _open_like(posix.fstat(source_fd).st_mode, step.target, rootfs)
         try:
             _check_target(target_fd, step.target, rootfs, source_fd)
-            syscalls.mount(proc_fd(source_fd), proc_fd(target_fd), "", step.flags & (c.MS_BIND | c.MS_REC), "")
+            if mapped:
+                flags = c.MOVE_MOUNT_F_EMPTY_PATH | c.MOVE_MOUNT_T_EMPTY_PATH
+                syscalls.move_mount(source_fd, "", target_fd, "", flags)
+            else:
+                syscalls.mount(proc_fd(source_fd), proc_fd(target_fd), "", step.flags & (c.MS_BIND | c.MS_REC), "")
         finally:
             posix.close(target_fd)
     finally:

@@ -241,7 +241,8 @@ _HINTS = {
     "mount EPERM": "needs CAP_SYS_ADMIN over the mount namespace's owner; in a user namespace also: a type not allowed "
     "there, a flag locked by the host, or a proc or sysfs of which the host's own shows only parts",
     "mount_setattr EINVAL": "no mount point; or to be idmapped, but attached, idmapped already, or not able to",
-    "mount_setattr EPERM": "a flag that is locked by the user namespace which the mount came from",
+    "mount_setattr EPERM": "to be idmapped, needs CAP_SYS_ADMIN over the file system's own user namespace; else a flag "
+    "that is locked by the user namespace which the mount came from",
     "move_mount EINVAL": "the place is no mount point's, or its parent mount is shared",
     "openat2 EAGAIN": "something was renamed meanwhile, and the kernel could not be sure to stay inside the root",
     "openat2 ELOOP": "a symbolic link where none is allowed, or a loop of them",

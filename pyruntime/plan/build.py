@@ -32,18 +32,20 @@ def build(
             where="config.json#/linux/namespaces",
         )
     rare = _rare_steps(spec)
+    mount_steps = [*mounts.mount_steps(spec, bundle_path)]
     return Plan(
         [
             *resources.resource_steps(spec.get("linux", {}), cgroup),
             *resources.owner_steps(spec, cgroup),
             *namespaces.namespace_steps(spec),
+            *mounts.mapping_steps(spec, mount_steps),
             *process.parent_steps(spec),
             *(step for step in rare if step.phase == PARENT),
             *process.before_root_steps(id, no_new_keyring),
             *(step for step in rare if step.phase == ROOTFS),
             *namespaces.identity_steps(spec),
             *mounts.root_steps(spec, rootfs_path(spec, bundle_path)),
-            *mounts.mount_steps(spec, bundle_path),
+            *mount_steps,
             *mounts.device_steps(spec),
             *process.terminal_steps(spec),
             mounts.MakeWorkingDirectory("config.json#/process/cwd", spec["process"]["cwd"]),

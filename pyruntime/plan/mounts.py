@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from pyruntime.errors import ConfigError, UnsupportedError
 from pyruntime.linux import constants as c
-from pyruntime.plan.step import ROOTFS, Step
+from pyruntime.plan.step import NAMESPACES, ROOTFS, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from pyruntime.spec.types import Device, Mount, Spec
 
@@ -91,6 +92,9 @@ RECURSIVE: dict[str, tuple[int, int]] = {
     "rsymfollow": (0, c.MOUNT_ATTR_NOSYMFOLLOW),
 }
 
+# config.md#linux-mount-options: the mapping of this mount, or of the whole tree.
+IDMAP = ("idmap", "ridmap")
+
 # runtime-spec, config-linux.md#default-devices: name -> (major, minor), all of them character devices of mode 0666.
 DEFAULT_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 
@@ -166,6 +170,28 @@ class BindMount(Step):
 
     def text(self) -> str:
         return f"bind {self.source} on {self.target} {flag_names(self.flags)}{_attributes(self)}"
+
+
+class MapMount(Step):
+    """The ID mapping of a bind mount, from its own keys or from the container's user namespace (config.md#mounts).
+
+    Done before the clone, by who has the rights; BindMount of the same place then attaches what was mapped.
+    """
+
+    phase = NAMESPACES
+    why = "files have other owners in the container than on the host"
+
+    source: str
+    with_submounts: bool  # rbind: the mounts below are shown, too
+    whole_tree: bool  # ridmap: they are mapped, too
+    uid: tuple[tuple[int, int, int], ...]  # (first on disk, first as seen by the host, how many)
+    gid: tuple[tuple[int, int, int], ...]
+    namespace_path: str  # of a user namespace to take the mapping from; "": from uid and gid
+
+    def text(self) -> str:
+        ranges = (f"{kind} {_ranges(mappings)}" for kind, mappings in (("uid", self.uid), ("gid", self.gid)))
+        how = f"as in {self.namespace_path}" if self.namespace_path else " and ".join(ranges)
+        return f"map the owners of {self.source}{' and below' if self.whole_tree else ''}: {how}"
 
 
 class MountCgroup(Step):
@@ -301,6 +327,10 @@ class PivotRoot(Step):
         return "move the root mount over / and chroot" if self.no_pivot else "pivot_root into the root file system"
 
 
+def _ranges(mappings: tuple[tuple[int, int, int], ...]) -> str:
+    return ", ".join(f"{first}..{first + size - 1} to {outside}" for first, outside, size in mappings)
+
+
 def flag_names(flags: int) -> str:
     """The names of MS_* bits as in mount(2), joined by "|"."""
     names = [name for name, value in vars(c).items() if name.startswith("MS_") and value and flags & value == value]
@@ -328,15 +358,16 @@ def _recursive_names(attr_set: int, attr_clear: int) -> list[str]:
 class ParsedOptions:
     """The options of one mount, sorted by the kernel interface that takes them."""
 
-    __slots__ = ("clear", "copy_up", "data", "flags", "propagation", "recursive")
+    __slots__ = ("clear", "copy_up", "data", "flags", "idmap", "propagation", "recursive")
 
     def __init__(self, options: list[str], where: str) -> None:
         self.flags = self.clear = 0
         self.copy_up = False
+        self.idmap = ""
         attr_set = attr_clear = 0
         data = []
         propagation = []
-        for index, option in enumerate(options):
+        for option in options:
             if option in OPTIONS:
                 on, off = OPTIONS[option]
                 self.flags = self.flags & ~off | on
@@ -349,8 +380,8 @@ class ParsedOptions:
                 attr_clear = attr_clear & ~(on & ~_ATIME) | off
             elif option == "tmpcopyup":
                 self.copy_up = True
-            elif option in ("idmap", "ridmap"):
-                raise UnsupportedError("idmapped mounts are not served yet", where=f"{where}/options/{index}")
+            elif option in IDMAP:
+                self.idmap = option
             else:
                 data.append(option)
         self.data = ",".join(data)
@@ -378,6 +409,26 @@ def mount_steps(spec: Spec, bundle_path: str) -> Iterator[Step]:
     kinds = {namespace["type"] for namespace in spec.get("linux", {}).get("namespaces", ())}
     for index, mount in enumerate(spec.get("mounts", ())):
         yield _mount_step(mount, f"config.json#/mounts/{index}", bundle_path, own_view="cgroup" in kinds)
+
+
+def mapping_steps(spec: Spec, mounts: list[Step]) -> Iterator[Step]:
+    """One step for each of the `mounts` (as from mount_steps) that is idmapped.
+
+    runc:libcontainer/specconv/spec_linux.go:/^func createLibcontainerMount/
+    """
+    for step, mount in zip(mounts, spec.get("mounts", ()), strict=True):
+        wanted = [option for option in mount.get("options", ()) if option in IDMAP]
+        if isinstance(step, BindMount) and (wanted or mount.get("uidMappings")):
+            own = mount if mount.get("uidMappings") else spec.get("linux", {})
+            joined = [each.get("path", "") for each in spec["linux"].get("namespaces", ()) if each["type"] == "user"]
+            path = joined[0] if joined and own is not mount else ""
+            uid, gid = (_mappings(own.get(key, ())) if not path else () for key in ("uidMappings", "gidMappings"))
+            whole = "ridmap" in wanted[-1:]
+            yield MapMount(step.where, step.source, bool(step.flags & c.MS_REC), whole, uid, gid, path)
+
+
+def _mappings(mappings: Any) -> tuple[tuple[int, int, int], ...]:
+    return tuple((each["containerID"], each["hostID"], each["size"]) for each in mappings)
 
 
 def _mount_step(mount: Mount, where: str, bundle_path: str, *, own_view: bool) -> Step:

@@ -49,8 +49,8 @@ Mount
   type                     text
   source                   text
   options                  [text]
-  uidMappings              later
-  gidMappings              later
+  uidMappings              [IDMapping]
+  gidMappings              [IDMapping]
 
 Process
   terminal                 flag

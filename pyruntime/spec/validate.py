@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyruntime.spec.types import Capabilities, IDMapping, Spec
+    from pyruntime.spec.types import Capabilities, IDMapping, Mount, Spec
 
 SPEC_MINOR = 3  # this runtime knows runtime-spec 1.0 to 1.3
 
@@ -338,10 +338,25 @@ def mounts(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
         if mount.get("type") == "bind" and "bind" not in options and "rbind" not in options:
             hint = "a bind mount has bind or rbind among its options"
             yield Finding(ConfigError, "no file system has the type bind", ("mounts", index, "type"), hint=hint)
-        for option in ("idmap", "ridmap"):
-            if option in options:
-                place = ("mounts", index, "options", [*options].index(option))
-                yield Finding(UnsupportedError, "this version of pyruntime does not serve idmapped mounts yet", place)
+        if "idmap" in options or "ridmap" in options or mount.get("uidMappings") or mount.get("gidMappings"):
+            yield from _idmapped(mount, index, user_namespace="user" in joined)
+
+
+def _idmapped(mount: Mount, index: int, *, user_namespace: bool) -> Iterator[Finding]:
+    """config.md#posix-platform-mounts. runc:validator.go:/^func checkIDMapMounts/."""
+    place, options = ("mounts", index), mount.get("options", ())
+    maps = {"uidMappings": mount.get("uidMappings", []), "gidMappings": mount.get("gidMappings", [])}
+    if mount.get("type") != "bind" and "bind" not in options and "rbind" not in options:
+        yield Finding(ConfigError, "only a bind mount can be idmapped", place)
+    given = [key for key, mappings in maps.items() if mappings]
+    if len(given) == 1:
+        lacking = "gidMappings" if given == ["uidMappings"] else "uidMappings"
+        yield Finding(ConfigError, f"{given[0]} of a mount need {lacking}, too", (*place, given[0]))
+    if not given and not user_namespace:
+        message = "idmap needs uidMappings and gidMappings of the mount, or a user namespace"
+        yield Finding(ConfigError, message, (*place, "options"))
+    for key in given:
+        yield from _overlaps(maps[key], (*place, key))
 
 
 def devices(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:

@@ -136,8 +136,11 @@ NOTHING_REQUIRED = ("hooks", "linux", "linux.resources.network")
 # Keys that need others beside them.
 COMPANIONS: dict[str, dict[str, Any]] = {
     "linux.resources.memory.swap": {"linux.resources.memory.limit": 1000000},
-    "mounts[].uidMappings": {"mounts[].gidMappings": [MAPPING]},
-    "mounts[].gidMappings": {"mounts[].uidMappings": [MAPPING]},
+    **{
+        f"mounts[].{kind}Mappings{part}": {"mounts[].options": ["bind"], f"mounts[].{other}Mappings": [MAPPING]}
+        for kind, other in (("uid", "gid"), ("gid", "uid"))
+        for part in ("", "[].containerID", "[].hostID", "[].size")
+    },
     "process.capabilities.effective": {"process.capabilities.permitted": ["CAP_KILL"]},
     "process.capabilities.permitted": {"process.capabilities.effective": []},
     "process.capabilities.ambient": {

@@ -210,6 +210,7 @@ LOOKS_UP = {
     "launch.console.connect_console_socket": "the caller's own path, on the host",
     "launch.terminal.HostTerminal.__init__": "the caller's own terminal, on the host",
     "launch.terminal._guard": "the guardian leaves the caller's directory, on the host",
+    "launch.idmap._open": "paths of config.json, and a namespace, on the host",
     "launch.limits._own_cgroup": "the cgroup's directory on the host",
     "launch.exeseal.seal_interpreter": "our own executable, on the host, before there is a child",
     "launch.namespaces.write_sysctl": "the host's /proc, before the pivot; the names are checked against an allow-list",

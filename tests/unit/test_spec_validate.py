@@ -336,8 +336,6 @@ def test_sysctl_separators(key: str, path: str) -> None:
 UNSERVED = [
     ("linux/seccomp", {"defaultAction": "SCMP_ACT_ALLOW"}),
     ("linux/netDevices", {"eth0": {}}),
-    ("mounts/0/uidMappings", [{}]),
-    ("mounts/0/gidMappings", [{}]),
     *[(f"hooks/{name}", [{"path": "/bin/true"}]) for name in schema.members("Hooks")[0]],
 ]
 
@@ -351,12 +349,45 @@ def test_keys_that_are_not_served_yet_are_refused_by_name(place: str, value: obj
     assert "does not serve this key yet" in problem.message
 
 
-@pytest.mark.parametrize("option", ["idmap", "ridmap"])
-def test_idmapped_mounts_are_refused(option: str) -> None:
-    mount = {"destination": "/a", "source": "/", "options": ["rbind", option]}
-    (problem,) = problems(changed({"mounts/-": mount}))
-    assert isinstance(problem, UnsupportedError)
-    assert problem.where == "config.json#/mounts/7/options/1"
+IDS = [{"containerID": 0, "hostID": 1000, "size": 10}]
+
+
+@pytest.mark.parametrize(
+    ("mount", "more", "place", "sentence"),
+    [
+        ({"options": ["bind", "idmap"]}, {}, "/options", "needs uidMappings and gidMappings of the mount, or a user"),
+        ({"options": ["rbind", "ridmap"]}, {}, "/options", "needs uidMappings and gidMappings of the mount, or a user"),
+        ({"options": ["bind", "idmap"], "uidMappings": IDS}, {}, "/uidMappings", "need gidMappings, too"),
+        ({"options": ["bind"], "gidMappings": IDS}, NEW_USER, "/gidMappings", "need uidMappings, too"),
+        ({"type": "tmpfs", "options": ["idmap"]}, NEW_USER, "", "only a bind mount can be idmapped"),
+        ({"type": "tmpfs", "uidMappings": IDS, "gidMappings": IDS}, {}, "", "only a bind mount can be idmapped"),
+        (
+            {"options": ["bind"], "uidMappings": IDS + IDS, "gidMappings": IDS},
+            {},
+            "/uidMappings/1/containerID",
+            "overlaps the range of entry 0",
+        ),
+    ],
+)
+def test_idmapped_mounts_that_cannot_be(
+    mount: dict[str, object], more: dict[str, object], place: str, sentence: str
+) -> None:
+    found = told({**more, "mounts/-": {"destination": "/a", "source": "/", **mount}})
+    assert found[0][0] == f"/mounts/7{place}"
+    assert sentence in found[0][1]
+
+
+@pytest.mark.parametrize(
+    ("mount", "more"),
+    [
+        ({"options": ["bind", "idmap"]}, NEW_USER),
+        ({"options": ["bind", "idmap"]}, {"linux/namespaces/-": {"type": "user", "path": "/proc/1/ns/user"}}),
+        ({"options": ["rbind", "ridmap"], "uidMappings": IDS, "gidMappings": IDS}, {}),
+        ({"type": "bind", "options": ["bind"], "uidMappings": IDS, "gidMappings": IDS}, {}),
+    ],
+)
+def test_idmapped_mounts_that_can_be(mount: dict[str, object], more: dict[str, object]) -> None:
+    assert validate(changed({**more, "mounts/-": {"destination": "/a", "source": "/", **mount}})) == []
 
 
 @pytest.mark.parametrize(
