@@ -7,7 +7,6 @@ here is imported by a start. runc has no counterpart.
 
 from __future__ import annotations
 
-import copy
 import json
 import posix
 
@@ -15,7 +14,7 @@ from pyruntime.errors import ConfigError, Error
 from pyruntime.plan.build import build
 from pyruntime.spec.load import parse, read
 from pyruntime.spec.positions import Lines, places
-from pyruntime.spec.schema import BLOCKS, UNKNOWN_KEY, Finding, members
+from pyruntime.spec.schema import BLOCKS, ENOUGH, UNKNOWN_KEY, Finding, members
 from pyruntime.spec.validate import findings
 
 TYPE_CHECKING = False
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from pyruntime.spec.types import Spec
 
 ERROR, WARNING = "error", "warning"
-MANY = 1000  # problems of the plan: the loop that finds them ends here at the latest
 
 
 class Remark:
@@ -59,7 +57,9 @@ def lint(bundle_path: str) -> list[Remark]:
     text = data.decode()
     found = [_of_finding(finding) for finding in findings(spec)]
     if all(remark.severity is WARNING for remark in found):
-        found += _of_the_plan(spec)
+        found += _of_the_plan(parse(data))
+    if len(found) >= ENOUGH:
+        found.append(Remark(WARNING, "", "so much is wrong that the rest was not looked at: mend this first"))
     found += _on_disk(spec, bundle_path)
     return _placed(found, text)
 
@@ -88,18 +88,17 @@ def _of_finding(finding: Finding) -> Remark:
 
 
 def _of_the_plan(spec: Spec) -> list[Remark]:
-    """What the translation into steps refuses. It stops at the first, so take that away from a copy and try again."""
-    rest: Any = copy.deepcopy(spec)
+    """What the translation into steps refuses. It stops at the first, so take that away from the Spec and try again."""
     found: list[Remark] = []
-    while len(found) < MANY:
+    while len(found) < ENOUGH:
         try:
-            build(rest, "/bundle", "lint", "/lint")
+            build(spec, "/bundle", "lint", "/lint")
         except Error as error:
             pointer = error.where.removeprefix("config.json#")
             if any((pointer, error.message) == (one.pointer, one.message) for one in found):
                 break
             found.append(Remark(ERROR, pointer, error.message, error.hint))
-            if not _take_away(rest, pointer):
+            if not _take_away(spec, pointer):
                 break
         else:
             break

@@ -271,6 +271,7 @@ MEMORY_FLAGS = "NUMA_BALANCING RELATIVE_NODES STATIC_NODES"
 _GREATEST_NUMBER = 65536  # of a CPU or a NUMA node; runc:libcontainer/configs/config.go:/^const MaxCPU/
 
 UNKNOWN_KEY = "unknown key, ignored"
+ENOUGH = 500  # findings, and an error among them: a config that is wrong a million times is refused as soon
 
 
 class Finding:
@@ -307,6 +308,11 @@ class Finding:
     def culprit(self) -> tuple[str | int, ...]:
         """The place of what is wrong: of the missing key, if one is missing."""
         return (*self.path, self.lacks) if self.lacks else self.path
+
+
+def is_enough(found: Sequence[Finding]) -> bool:
+    """Whether to stop looking. Never for the sake of warnings alone: an error may come after them."""
+    return len(found) >= ENOUGH and found[-1].error is not None
 
 
 def check(value: object, kind: str) -> Sequence[Finding]:
@@ -434,6 +440,8 @@ def _array(item: str, nonempty: bool) -> Check:
         for index, entry in enumerate(value):
             if inside := check_item(entry):
                 found += _within(index, inside)
+                if is_enough(found):
+                    break
         return found
 
     return check_array
@@ -451,6 +459,8 @@ def _map(form: str, item: str) -> Check:
             for finding in in_key:
                 finding.message = f"the key {finding.message}"
             found += _within(key, [*in_key, *check(entry, item)])
+            if found and is_enough(found):
+                break
         return found
 
     return check_map
@@ -468,9 +478,12 @@ def _object(name: str) -> Check:
         for key, entry in value.items():
             kind = kinds.get(key)
             if kind is None:
-                found.append(unknown(key))
+                if closed or len(found) < ENOUGH:
+                    found.append(unknown(key))
             elif inside := (_made.get(kind) or _make(kind))(entry):
                 found += _within(key, inside)
+            if found and is_enough(found):
+                return found
         for key in required:
             if key not in value:
                 found.append(Finding(ConfigError, f"the key {key} is missing", lacks=key))

@@ -12,7 +12,7 @@ Read beside runc:libcontainer/configs/validate/validator.go and runc:libcontaine
 from __future__ import annotations
 
 from pyruntime.errors import ConfigError, Error, UnsupportedError
-from pyruntime.spec.schema import Finding, check
+from pyruntime.spec.schema import ENOUGH, Finding, check, is_enough
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def _first_of(found: list[Finding], first: Finding) -> Error:
     error = _as_error(first)
     more = sum(finding.error is not None for finding in found) - 1
     if more:
-        error.hint = f"{error.hint}{'; ' if error.hint else ''}and {more} more: see `pyruntime lint`"
+        number = "many" if more >= ENOUGH - 1 else more
+        error.hint = f"{error.hint}{'; ' if error.hint else ''}and {number} more: see `pyruntime lint`"
     return error
 
 
@@ -67,8 +68,10 @@ def warnings(spec: Spec) -> list[str]:
 
 
 def findings(spec: Spec) -> list[Finding]:
-    """Problems and warnings together, in the order in which they are found."""
+    """Problems and warnings together, in the order in which they are found. Of far too many only the first."""
     found = [*check(spec, "Spec")]
+    if len(found) >= ENOUGH and any(finding.error for finding in found):
+        return found  # the rest was not looked at, so no rule can trust it
     broken = [finding.culprit() for finding in found if finding.error is ConfigError]
     joined: dict[str, str] = {}
     if _are_sound(("linux/namespaces",), broken):
@@ -76,7 +79,10 @@ def findings(spec: Spec) -> list[Finding]:
             joined[namespace["type"]] = namespace.get("path", "")
     for rule in RULES:
         if _are_sound(READS.get(rule.__name__, ("",)), broken):
-            found += rule(spec, joined)
+            for finding in rule(spec, joined):
+                found.append(finding)
+                if is_enough(found):
+                    return found
     return found
 
 
@@ -160,6 +166,7 @@ def _overlaps(mappings: list[IDMapping], place: tuple[str | int, ...]) -> Iterat
     """What the kernel answers with a bare EINVAL: ranges that overlap, on either side, or go beyond 32 bits."""
     if len(mappings) > 340:
         yield Finding(ConfigError, f"the kernel takes 340 ranges at most, not {len(mappings)}", place)
+        return
     for side in ("containerID", "hostID"):
         end, before = 0, 0
         ranges = sorted((mapping[side], mapping["size"], index) for index, mapping in enumerate(mappings))
@@ -307,7 +314,7 @@ def capabilities(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
     """config.md#linux-process, capabilities(7): an unknown name is only a warning, but no set may outgrow its bound."""
     sets = spec["process"].get("capabilities", {})
     known = CAPABILITIES.split()
-    permitted, inheritable = sets.get("permitted", ()), sets.get("inheritable", ())
+    permitted, inheritable = {*sets.get("permitted", ())}, {*sets.get("inheritable", ())}
     for key, names in _capability_sets(sets):
         for index, name in enumerate(names):
             place = ("process", "capabilities", key, index)

@@ -268,3 +268,34 @@ def test_a_verb_that_refuses_tells_how_much_more_there_is() -> None:
     with pytest.raises(ConfigError) as caught:
         validate.validate(spec)
     assert str(caught.value).endswith('the string "x" (and 1 more: see `pyruntime lint`)')
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mounts": [{}] * 100_000},
+        {"mounts": [{"destination": "/a", "type": "bind"}] * 10_000},
+        {str(number): 0 for number in range(100_000)},
+        {"annotations": {f"a{number}": 5 for number in range(100_000)}},
+        {"hostname": 5, "linux": {"sysctl": {str(number): "" for number in range(10_000)}}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_million_mistakes_are_not_told_one_by_one(tmp_path: Path, change: dict[str, Any]) -> None:
+    found = lint(bundle(tmp_path, sound() | change))
+    assert 500 <= len(found) < 1100
+    assert any("mend this first" in one.message for one in found)
+
+
+def test_an_error_behind_a_thousand_warnings_is_found() -> None:
+    spec: Any = {**{str(number): 0 for number in range(1000)}, **sound(), "hostname": 5}
+    with pytest.raises(ConfigError, match="hostname: must be a string"):
+        validate.validate(spec)
+    spec = sound() | {"mounts": [{"destination": "/a", "x": 0, "type": "tmpfs"}] * 1000 + [{"type": 5}]}
+    with pytest.raises(ConfigError, match=r"mounts/1000/type: must be a string"):
+        validate.validate(spec)
+
+
+def test_a_deep_nest_is_no_matter(tmp_path: Path) -> None:
+    text = json.dumps(sound())[:-1] + ', "x": ' + "[" * 900 + "]" * 900 + "}"
+    assert [one.pointer for one in lint(bundle(tmp_path, text))] == ["/x"]
