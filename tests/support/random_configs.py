@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from pyruntime.spec.default import default_spec
-from pyruntime.spec.schema import BLOCKS, RLIMITS, members
+from pyruntime.spec.schema import BLOCKS, MEMORY_FLAGS, MEMORY_MODES, RLIMITS, SCHED_FLAGS, members
 
 WORDS = st.sampled_from(
     "a b.c /tmp /proc/self/fd/7 .. ../x x=y 0-3,7 2MB memory.high a:b:c ro bind rbind size=1k 1".split()
@@ -27,9 +27,19 @@ TEXTS: dict[str, st.SearchStrategy[str]] = {
     "path?": st.just("") | st.builds("/{}".format, WORDS | PRINTABLE),
     "word": st.sampled_from(["mlx5_0", "hfi1", "a.b/c~d"]),
     "version": st.sampled_from(["1.0.0", "1.2.1", "1.3.0-rc.1", "1.99.0"]),
+    "mempolicy": st.sampled_from([f"MPOL_{name}" for name in MEMORY_MODES.split()]),
+    "mempolicyflag": st.sampled_from([f"MPOL_F_{name}" for name in MEMORY_FLAGS.split()]),
+    "schedflag": st.sampled_from([f"SCHED_FLAG_{name}" for name in SCHED_FLAGS.split()]),
+    "ranges": st.sampled_from(["", "0", "0-1", "0,2-3", "1023"]),
     "rlimit": st.sampled_from([f"RLIMIT_{name}" for name in RLIMITS.split()]),
 }
-BITS = {"u16": (0, 2**16 - 1), "u32": (0, 2**32 - 1), "u64": (0, 2**64 - 1), "i64": (-(2**63), 2**63 - 1)}
+BITS = {
+    "u16": (0, 2**16 - 1),
+    "u32": (0, 2**32 - 1),
+    "u64": (0, 2**64 - 1),
+    "i64": (-(2**63), 2**63 - 1),
+    "i32": (-(2**31), 2**31 - 1),
+}
 
 # Odd values: wrong types, numbers at and beyond every edge, text that no kernel takes, deep nests.
 EDGES = [0, 1, -1, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**400]
