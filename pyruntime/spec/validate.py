@@ -395,7 +395,7 @@ READS = {
     "sysctls": ("linux/sysctl", "linux/namespaces"),
     "process": ("process/args", "process/rlimits"),
     "capabilities": ("process/capabilities",),
-    "mounts": ("mounts",),
+    "mounts": ("mounts", "linux/namespaces"),
     "devices": ("linux/devices",),
     "scheduler": ("process/scheduler",),
     "memory_policy": ("linux/memoryPolicy",),

@@ -14,6 +14,7 @@ from pyruntime.errors import ConfigError, UsageError
 from pyruntime.lint import almost, lint
 from pyruntime.spec import validate
 from pyruntime.spec.default import default_spec
+from tests.support.config_keys import sample, schema_keys
 
 
 def bundle(path: Path, config: Any, rootfs: str = "rootfs") -> str:
@@ -98,6 +99,35 @@ def test_a_rule_is_not_given_what_is_broken(place: str, rules: tuple[str, ...]) 
                 at = at.setdefault(key, {})
             at[last] = broken
             assert all(isinstance(error, ConfigError) for error in validate.problems(spec))
+
+
+class Noted(dict[str, str]):
+    """The namespaces as a rule gets them, noting whether it asked."""
+
+    asked = False
+
+    def __contains__(self, key: object) -> bool:
+        self.asked = True
+        return super().__contains__(key)
+
+    def __getitem__(self, key: str) -> str:
+        self.asked = True
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked = True
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize("rule", validate.RULES, ids=lambda rule: rule.__name__)
+def test_a_rule_that_asks_for_namespaces_says_so(rule: Any) -> None:
+    """Where they are broken, a rule that asked for one all the same would say that there is none."""
+    keys = schema_keys()
+    for key in keys:
+        namespaces = Noted({"user": "", "mount": ""})
+        spec = sample(key, keys[key]).spec
+        [*rule(spec, namespaces)]
+        assert not namespaces.asked or "linux/namespaces" in validate.READS.get(rule.__name__, ("linux/namespaces",))
 
 
 def test_the_plan_is_asked_until_nothing_is_left(tmp_path: Path) -> None:
