@@ -10,6 +10,7 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +158,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "busybox": busybox,
     "runc": functools.partial(attempt, "runc", "--version"),
     "crun": functools.partial(attempt, "crun", "--version"),
+    "libseccomp": functools.partial(attempt, sys.executable, "-c", "import ctypes; ctypes.CDLL('libseccomp.so.2')"),
     "strace": functools.partial(attempt, "strace", "-o", "/dev/null", "true"),
     "vm": vm,
 }

@@ -1,17 +1,20 @@
 """`features`: what this runtime knows and serves, as JSON (runtime-spec: features.md, features-linux.md).
 
-The spec wants it to be independent of the host: what the kernel at hand can do is another question. Every list comes
-from the table that serves it, so that none can promise what is not there. Read beside runc:features.go.
+The spec wants it to be independent of the host, but for seccomp's flags: what the kernel at hand can do is another
+question. Every list comes from the table that serves it, so that none can promise what is not there.
+Read beside runc:features.go.
 """
 
 from __future__ import annotations
 
 from pyruntime.cli import emit
+from pyruntime.errors import UnsupportedError
 from pyruntime.jsontext import encode
 from pyruntime.linux.caps import CAPABILITIES
 from pyruntime.plan.attributes import MEMORY_FLAGS, MEMORY_MODES
 from pyruntime.plan.mounts import IDMAP, OPTIONS, PROPAGATION, RECURSIVE
 from pyruntime.plan.namespaces import KINDS
+from pyruntime.plan.seccomp import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
 from pyruntime.version import SPEC_VERSION
 
 TYPE_CHECKING = False
@@ -41,7 +44,7 @@ def structure() -> dict[str, Any]:
             "namespaces": sorted(KINDS),
             "capabilities": list(CAPABILITIES),
             "cgroup": {"v1": False, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
-            "seccomp": {"enabled": False},
+            "seccomp": _seccomp(),
             "apparmor": {"enabled": True},
             "selinux": {"enabled": False},
             "memoryPolicy": {"modes": sorted(MEMORY_MODES), "flags": sorted(MEMORY_FLAGS)},
@@ -50,4 +53,22 @@ def structure() -> dict[str, Any]:
             "netDevices": {"enabled": False},
         },
         "potentiallyUnsafeConfigAnnotations": [],
+    }
+
+
+def _seccomp() -> dict[str, Any]:
+    """features-linux.md#seccomp. Without libseccomp on this host there is none; its flags are the kernel's."""
+    from pyruntime.linux.seccomp import Library, supported_flags
+
+    try:
+        Library()
+    except UnsupportedError:
+        return {"enabled": False}
+    return {
+        "enabled": True,
+        "actions": sorted(ACTIONS),
+        "operators": sorted(OPERATORS),
+        "archs": sorted(ARCHITECTURES),
+        "knownFlags": list(FLAGS),
+        "supportedFlags": supported_flags(FLAGS),
     }

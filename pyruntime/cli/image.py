@@ -6,7 +6,8 @@ have run it, so that the launcher (launcher.py) has only to run it. Nothing in a
 whatever is not in the image is imported as ever.
 
 There are two: `control` for state, start, kill and delete; `launch` for run and create, which holds the other's
-modules too. Written at install, by the interpreter that will read it: marshal's format is the bytecode's.
+modules too; and small ones for what few configs need. Written at install, by the interpreter that will read them:
+marshal's format is the bytecode's.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ LAUNCH = (
     "pyruntime.cli.run",
     "pyruntime.launch.foreground",
 )
+# Images of their own for what few configs need, read by creation.py: whoever does not use it does not load it.
+EXTRA = {
+    "seccomp": ("pyruntime.plan.seccomp", "pyruntime.launch.seccomp"),
+}
 
 # Run by the launcher with `modules` as its data: [(name, whether it is a package, its code)].
 BOOT = """
@@ -58,8 +63,8 @@ for name, _, code in modules:
 def write_images(library_path: str) -> None:
     """Write both images into the package below `library_path`, from its sources. Raises OSError, SyntaxError."""
     sys.path.insert(0, library_path)
-    for name, entries in (("control", CONTROL), ("launch", LAUNCH)):
-        modules = list(_in_order_of_completion(entries))
+    for name, entries in (("control", CONTROL), ("launch", LAUNCH), *EXTRA.items()):
+        modules = list(_in_order_of_completion(entries, after=LAUNCH if name in EXTRA else ()))
         data = marshal.dumps((compile(BOOT, "<image>", "exec", optimize=2), modules))
         with open(image_path(library_path, name), "wb") as file:
             file.write(data)
@@ -70,10 +75,17 @@ def image_path(library_path: str, name: str) -> str:
     return f"{library_path}/pyruntime/{name}.{sys.implementation.cache_tag}.image"
 
 
-def _in_order_of_completion(entries: tuple[str, ...]) -> Iterator[tuple[str, bool, CodeType]]:
-    """Import `entries` anew and tell every module of ours in the order in which they were complete."""
+def _in_order_of_completion(
+    entries: tuple[str, ...], *, after: tuple[str, ...] = ()
+) -> Iterator[tuple[str, bool, CodeType]]:
+    """Import `entries` anew and tell every module of ours in the order in which they were complete.
+
+    after: what is there already, and what it imports is not told.
+    """
     for name in [name for name in sys.modules if name.partition(".")[0] == "pyruntime"]:
         del sys.modules[name]
+    for name in after:
+        __import__(name)
     completed: list[ModuleType] = []
     exec_module = SourceFileLoader.exec_module
 

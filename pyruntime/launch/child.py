@@ -38,11 +38,14 @@ class Launch:
     listen_fd: the socket on which the hop waits for `start`; -1 for `run`. console_fd: a connected --console-socket;
     -1 to send the terminal's master to the parent. preserve_fds: how many descriptors from 3 on the container inherits.
     trees: the idmapped mounts to attach (launch/idmap.py).
+    filter, hop_filter: the container's seccomp filter, if the child is to load it or if the hop is.
     """
 
     __slots__ = (
         "cgroup_path",
         "console_fd",
+        "filter",
+        "hop_filter",
         "last_cap",
         "listen_fd",
         "original_mask",
@@ -63,6 +66,8 @@ class Launch:
     preserve_fds: int
     original_mask: set[int]
     trees: dict[str, int]
+    filter: bytes
+    hop_filter: tuple[int, bytes]  # the flags of seccomp(2), too
 
 
 def become_container(launch: Launch, channel: Channel) -> NoReturn:
@@ -77,10 +82,10 @@ def become_container(launch: Launch, channel: Channel) -> NoReturn:
         label, waits = rootfs.label, launch.listen_fd >= 0
         # Written now: the parent is about to set the rlimits, which it may do only while we are still its own user.
         prelude = label.prelude(channel.fd, waits=waits) if label else b""
-        hop_fd = exeseal.sealed(launch.listen_fd, -1 if waits else channel.fd, prelude)
+        hop_fd = exeseal.sealed(launch.listen_fd, -1 if waits else channel.fd, prelude, launch.hop_filter)
         channel.send(READY)
         channel.expect(GO)
-        process = Process(launch.last_cap, rootless=launch.rootless)
+        process = Process(launch.last_cap, rootless=launch.rootless, filter=launch.filter)
         perform(launch.plan.phase(PROCESS), process)
         syscalls.close_range(3 + launch.preserve_fds, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
         if label:
@@ -121,6 +126,8 @@ def _hop(launch: Launch, channel: Channel, hop_fd: int, process: Process) -> Non
     # The parent may end from here on; before, its end was ours.
     syscalls.prctl(c.PR_SET_PDEATHSIG, 0)
     posix.set_inheritable(channel.fd if launch.listen_fd < 0 else launch.listen_fd, True)
+    if process.last_act:
+        process.last_act(channel)
     try:
         exeseal.execute(hop_fd, process.program, process.args, process.env)
     except KernelError as error:

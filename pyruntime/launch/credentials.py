@@ -26,6 +26,12 @@ from pyruntime.plan.process import (
     SetUmask,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyruntime.launch.sync import Channel
+
 _S_IFMT, _S_IFREG, _S_IFDIR = 0o170000, 0o100000, 0o040000
 _PASSWD_MAX = 1 << 20  # bytes of /etc/passwd that are looked at for a home directory
 
@@ -36,15 +42,19 @@ class Process:
     `last_cap` is the number of the kernel's highest capability, read while the host's /proc was there.
     """
 
-    __slots__ = ("args", "env", "last_cap", "program", "rootless")
+    __slots__ = ("args", "capabilities", "env", "filter", "keep", "last_act", "last_cap", "program", "rootless")
 
     program: str
     args: list[bytes]
     env: list[bytes]
+    capabilities: tuple[int, int, int]  # effective, permitted, inheritable: what capset(2) is to leave in the end
 
-    def __init__(self, last_cap: int, *, rootless: bool) -> None:
+    def __init__(self, last_cap: int, *, rootless: bool, filter: bytes = b"") -> None:
         self.last_cap = last_cap
         self.rootless = rootless
+        self.filter = filter  # for seccomp(2)
+        self.keep = 0  # capabilities that last_act needs, and gives up
+        self.last_act: Callable[[Channel], None] | None = None  # what is left to be done right before the hop
 
 
 @performs(SetPersonality)
@@ -105,7 +115,9 @@ def set_capabilities(step: SetCapabilities, process: Process) -> None:
         report.warn(f"{step.where.rpartition('/')[0]}: not among the runtime's own capabilities, left out: {names}")
     permitted = step.permitted & held
     inheritable = step.inheritable & known
-    syscalls.capset(step.effective & permitted, permitted, inheritable & (held | permitted))
+    process.capabilities = (step.effective & permitted, permitted, inheritable & (held | permitted))
+    keep = process.keep & held
+    syscalls.capset(process.capabilities[0] | keep, permitted | keep, process.capabilities[2])
     syscalls.prctl(c.PR_CAP_AMBIENT, c.PR_CAP_AMBIENT_CLEAR_ALL)
     raisable = step.ambient & permitted & inheritable  # the kernel takes no others
     for number in range(process.last_cap + 1):

@@ -3,8 +3,9 @@
 execve resolves the image's program while /proc/self/exe is still the caller's executable. An image whose entry point
 is a link to /proc/self/exe would have the host's interpreter run inside the container, with the image's own loader and
 libraries, and could then open it for writing (CVE-2019-5736). So the container's child first becomes a program of some
-300 bytes that lives in a sealed memfd: nobody can write it, it loads nothing, and all it does is wait for `start`,
-execute the user's program, and say why not if that fails. While a created container waits, that is all it costs: 12 KB.
+300 bytes that lives in a sealed memfd: nobody can write it, it loads nothing, and all it does is wait for `start`, load
+the container's seccomp filter, execute the user's program, and say why not if that fails. While a created container
+waits, that is all it costs: 12 KB.
 
 The bytes below are hop/ARCHITECTURE.S, assembled; a test assembles them again and compares.
 
@@ -23,38 +24,54 @@ from pyruntime.errors import KernelError, UnsupportedError
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 
-# Machine of uname(2) -> (e_machine of the ELF header, the code up to the two descriptors at its end).
+# Machine of uname(2) -> (e_machine of the ELF header, the code up to the data at its end: see `image`).
 CODE: dict[str, tuple[int, bytes]] = {
     "x86_64": (62, bytes.fromhex(
-        "4c8b6424084c8d6c2410488b04244c8d74c4106a045f31f6b89d0000000f058b1d6a0000008b2d6000000085ed782189ef31f631"
-        "d241ba00000800b8200100000f0583f8fc74e889c389efe82f00000089dfe82800000085c0781c4c89e74c89ee4c89f26a3b580f"
-        "055089df4889e66a045a6a01580f056a015f6a3c580f056a025e6a015a6a48580f05c3"
+        "4c8b6424084c8d6c2410488b04244c8d74c4106a045f31f6b89d0000000f058b1d960000008b2d8c00000085ed782189ef31f631"
+        "d241ba00000800b8200100000f0583f8fc74e889c389efe85b00000089dfe85400000085c07846488d1561000000833a00741e8b"
+        "35520000006a015fb83d0100000f05482d00000100483d0000ffff750e4c89e74c89ee4c89f26a3b580f055089df4889e66a045a"
+        "6a01580f056a015f6a3c580f050f0b6a025e6a015a6a48580f05c3"
     )),
     "aarch64": (183, bytes.fromhex(
-        "f30740f9f4430091e00340f9950e008b800080d2010080d2e81480d2010000d4a9040010360140b9370540b99601f837e003162a"
-        "010080d2020080d20301a052481e80d2010000d41f10003120ffff54f703002ae003162a12000094e003172a100000948001f837"
-        "e00313aae10314aae20315aaa81b80d2010000d4e00f1ff8e003172ae1030091820080d2080880d2010000d4200080d2a80b80d2"
-        "010000d4410080d2220080d2280380d2010000d4c0035fd6"
+        "f30740f9f4430091e00340f9950e008b800080d2010080d2e81480d2010000d409060010360140b9370540b99601f837e003162a"
+        "010080d2020080d20301a052481e80d2010000d41f10003120ffff54f703002ae003162a1d000094e003172a1b000094c002f837"
+        "22040010430040b903010034a1030018200080d2a82280d2010000d4600000b4004040d106000014e00313aae10314aae20315aa"
+        "a81b80d2010000d4e00f1ff8e003172ae1030091820080d2080880d2010000d4200080d2a80b80d2010000d4000020d4410080d2"
+        "220080d2280380d2010000d4c0035fd6"
     )),
 }  # fmt: skip
 
+NO_FILTER = (0, b"")
+FILTER_FAILED = 0x10000  # no errno is that large, so the report can hold either
+
 _ST_RDONLY = 1  # statvfs(3)
 _BASE = 0x400000
+_DATA = 28  # bytes: two descriptors, flags, and a struct sock_fprog
 _HEADERS = 64 + 56  # an Elf64_Ehdr and one Elf64_Phdr, see elf(5)
 
 
-def image(listen_fd: int, report_fd: int, machine: str = posix.uname().machine, prelude: bytes = b"") -> bytes:
+def image(
+    listen_fd: int,
+    report_fd: int,
+    machine: str = posix.uname().machine,
+    prelude: bytes = b"",
+    seccomp: tuple[int, bytes] = NO_FILTER,
+) -> bytes:
     """A static ELF executable for `machine` that hops to argv[0] with argv[1:].
 
     listen_fd: a listening socket; the hop waits for one connection and reports there. -1: don't wait.
     report_fd: where to write `-errno` (four bytes) if execve fails; it is closed if execve succeeds.
     prelude: code that is executed first, and goes on with the hop at its fixed address (labels.py).
+    seccomp: the flags of seccomp(2) and a filter, which is loaded as the last thing before execve, so that it needs to
+    allow nothing else; `-errno - FILTER_FAILED` is reported if that fails.
     Raises UnsupportedError on a machine that the hop has not been written for.
     """
     if machine not in CODE:
         raise UnsupportedError(f"no last hop for the architecture {machine}", hint=f"written for: {', '.join(CODE)}")
     number, code = CODE[machine]
-    body = code + pack("<ii", listen_fd, report_fd)
+    flags, program = seccomp
+    place = _BASE + _HEADERS + len(code) + _DATA  # where in memory the program will lie: right behind the data
+    body = code + pack("<iiIQQ", listen_fd, report_fd, flags, len(program) // 8, place) + program
     entry = _BASE + _HEADERS + (len(body) if prelude else 0)
     body += prelude
     size = _HEADERS + len(body)
@@ -64,7 +81,7 @@ def image(listen_fd: int, report_fd: int, machine: str = posix.uname().machine, 
     return header + segment + body
 
 
-def sealed(listen_fd: int, report_fd: int, prelude: bytes = b"") -> int:
+def sealed(listen_fd: int, report_fd: int, prelude: bytes = b"", seccomp: tuple[int, bytes] = NO_FILTER) -> int:
     """The image in a memfd that nobody can change any more, its owner included. See memfd_create(2), F_ADD_SEALS."""
     flags = c.MFD_CLOEXEC | c.MFD_ALLOW_SEALING
     try:
@@ -73,7 +90,7 @@ def sealed(listen_fd: int, report_fd: int, prelude: bytes = b"") -> int:
         if error.errno != errno.EINVAL:
             raise
         hop_fd = syscalls.memfd_create("pyruntime-hop", flags)  # before Linux 6.3 it is executable anyway
-    posix.write(hop_fd, image(listen_fd, report_fd, prelude=prelude))
+    posix.write(hop_fd, image(listen_fd, report_fd, prelude=prelude, seccomp=seccomp))
     fcntl(hop_fd, c.F_ADD_SEALS, c.F_SEAL_SEAL | c.F_SEAL_SHRINK | c.F_SEAL_GROW | c.F_SEAL_WRITE)
     return hop_fd
 

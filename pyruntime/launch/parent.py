@@ -12,7 +12,7 @@ from pyruntime.errors import KernelError, ProtocolError
 from pyruntime.launch.child import Launch, become_container
 from pyruntime.launch.namespaces import Namespaces, clone_child, write_maps
 from pyruntime.launch.perform import perform, performs
-from pyruntime.launch.sync import GO, MAPS, PID, READY, TERMINAL, WARNING, Channel, channel_pair
+from pyruntime.launch.sync import GO, LISTENER, MAPS, PID, READY, TERMINAL, WARNING, Channel, channel_pair
 from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
 from pyruntime.plan.mounts import MapMount
@@ -22,9 +22,13 @@ from pyruntime.plan.step import NAMESPACES, PARENT, ROOTFS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyruntime.plan.step import Plan
 
 _SIGKILL = 9
+_SIGSYS = 31
+_PF_EXITING = 0x4  # linux/sched.h
 
 
 class Child:
@@ -120,9 +124,10 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
     perform(launch.plan.phase(PARENT), child)
 
 
-def release(child: Child) -> None:
+def release(child: Child, on_listener: Callable[[Child, int], None] | None = None) -> None:
     """Let the child become the user's process and execute: the hop for `create`, the program for `run`. Waits for it.
 
+    on_listener: what to do with the listener of a seccomp filter, a descriptor of the child's.
     Raises whatever failed: ConfigError if there is no such program, KernelError if execve fails.
     """
     child.channel.send(GO)
@@ -130,10 +135,24 @@ def release(child: Child) -> None:
         word, fields = child.channel.receive()
         if word == WARNING:
             report.warn(fields[0])
+        elif word == LISTENER and on_listener is not None:
+            on_listener(child, int(fields[0]))
+            child.channel.send(GO)
         elif word:
             raise ProtocolError(f"unexpected message {word!r}")
         else:
             return
+
+
+def check_alive(child: Child) -> None:
+    """Raise ProtocolError if the child has ended: where it waits for `start`, it must not have.
+
+    The channel's end says that the hop was executed, or that a filter has killed the child before. Who is about to end
+    closes its descriptors before it can be waited for, so its flags are asked: proc_pid_stat(5), field 9.
+    """
+    fields = proc.read_file(f"/proc/{child.pid}/stat").rpartition(b")")[2].split()
+    if int(fields[6]) & _PF_EXITING:
+        raise ProtocolError("the container's child ended without a word", hint=_fate(child.pid))
 
 
 @performs(AdjustOomScore)
@@ -189,4 +208,6 @@ def _fate(pid: int) -> str:
     code = posix.waitstatus_to_exitcode(status)
     if code == -_SIGKILL:
         return "it was killed: out of memory in its cgroup, perhaps"
+    if code == -_SIGSYS:
+        return "the seccomp profile killed it: what the container's start needs must be allowed"
     return f"by signal {-code}" if code < 0 else f"with status {code}"

@@ -14,12 +14,18 @@ r"""How the parent and the container's child talk while a container is being mad
       |  rlimits, oom score, state, pid file                       |
       | ---- GO ------------------------------------------------>  |
       |                                                            |  credentials, the program looked for
+      |                                                            |  (a filter that the hop can't load:) seccomp
+      | <--------------------------------------------- LISTENER -  |  (one that notifies:) "it is my descriptor 5"
+      |  takes it, sends it to listenerPath                        |
+      | ---- GO ------------------------------------------------>  |
       |                                                            |  execveat(the sealed hop)
       |                                                            |  its AppArmor profile asked for, if there is one
       |                                                            |  `create`: waits for `start`; `run`: goes on
+      |                                                            |  seccomp, if it wasn't loaded before
       | <--------------------------------------------- end ------  |  execve has closed the socket
       |
-      |  at any time instead: ERROR with all its parts, or WARNING with its text; from the hop -errno of execve.
+      |  at any time instead: ERROR with all its parts, or WARNING with its text; from the hop -errno of execve
+      |  or, made distinct (exeseal.FILTER_FAILED), of seccomp.
 
 `start` later connects to the socket start.sock in the state directory: the hop accepts, executes, and the connection is
 closed by that (started) or brings -errno.
@@ -38,11 +44,14 @@ from pyruntime import errors
 from pyruntime.errors import Error, KernelError, ProtocolError
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
+from pyruntime.linux.call import hint as errno_hint
 
 MAPS, GO, PID, TERMINAL, READY, ERROR, WARNING = "maps", "go", "pid", "terminal", "ready", "error", "warning"
+LISTENER = "listener"
 
 MESSAGE_MAX = 65536
 _LABEL_FAILED = 0x20000  # what the hop adds to an errno of the label's (hop/label/x86_64.S); no errno is that large
+_FILTER_FAILED = 0x10000  # and to one of the filter's: exeseal.FILTER_FAILED
 _REPORT = 4  # the hop's only message: a negative errno as a C int
 
 
@@ -91,7 +100,7 @@ class Channel:
         word, *fields = data.decode("utf-8", "surrogateescape").split("\0")
         if word == ERROR:
             raise rebuild_error(fields)
-        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING):
+        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, LISTENER):
             raise ProtocolError(f"unknown message {word[:40]!r}")
         return word, fields
 
@@ -112,7 +121,8 @@ def channel_pair() -> tuple[Channel, Channel]:
 def execve_error(report: bytes, program: str) -> KernelError:
     """The error that the hop reported: execve of the user's program failed, after everything else had worked.
 
-    Or, before that, the profile by which AppArmor shall confine the program could not be asked for.
+    Or, before that, the profile by which AppArmor shall confine the program could not be asked for, or the kernel
+    refused the seccomp filter.
     """
     number = -int.from_bytes(report, "little", signed=True)
     if number >= _LABEL_FAILED:
@@ -120,6 +130,10 @@ def execve_error(report: bytes, program: str) -> KernelError:
         hint = LABEL_HINTS.get(errors.errno_name(number), "")
         where = "config.json#/process/apparmorProfile"
         return KernelError("write('/proc/self/attr/apparmor/exec')", number, where=where, hint=hint)
+    if number >= _FILTER_FAILED:
+        number -= _FILTER_FAILED
+        call = "seccomp(SECCOMP_SET_MODE_FILTER)"
+        return KernelError(call, number, where="config.json#/linux/seccomp", hint=errno_hint("seccomp", number))
     hint = EXECVE_HINTS.get(errors.errno_name(number), "")
     return KernelError(f"execve({program!r})", number, where="config.json#/process/args/0", hint=hint)
 

@@ -58,12 +58,21 @@ try:
         """A C function of this process, as a ctypes function that returns an int. Raises OSError."""
         return _Function(dlsym(_process_image, name))
 
+    def library(name: str) -> Callable[[str], Any]:
+        """Load a shared library; what is returned gives its functions by name, as `native` does. Raises OSError."""
+        handle = dlopen(name, posix.RTLD_NOW)
+        return lambda function: _Function(dlsym(handle, function))
+
 except (ImportError, AttributeError, TypeError):
     from ctypes import PyDLL, addressof, c_char, c_void_p, get_errno  # type: ignore[assignment]
 
     def native(name: str) -> Any:
         """As above, by public ctypes."""
         return PyDLL(None, use_errno=True)[name]
+
+    def library(name: str) -> Callable[[str], Any]:
+        """As above, by public ctypes."""
+        return PyDLL(name, use_errno=True).__getitem__
 
 
 # The arguments as pointers, because c_void_p takes ints of the full width, bytes and buffers, each as one machine word.
@@ -103,6 +112,12 @@ def buffer(content: bytes | int) -> Buffer:
 def address(memory: Buffer) -> int:
     """Where a buffer lies, for a struct that points to it. The caller keeps the buffer alive."""
     return addressof(memory)
+
+
+def memory_at(place: int, size: int) -> bytes:
+    """A copy of `size` bytes that lie at an address which a C function has returned."""
+    memory: Buffer = (c_char * size).from_address(place)
+    return bytes(memory.raw)
 
 
 def u64(*values: int) -> bytes:
@@ -157,6 +172,8 @@ _FAMILIES = {
     "sched_setattr.sched_flags": "SCHED_FLAG_",
     "set_mempolicy.mode": "=MPOL_",
     "set_mempolicy.mode_flags": "MPOL_F_",
+    "seccomp.flags": "SECCOMP_FILTER_FLAG_",
+    "seccomp.operation": "=SECCOMP_SET_",
     "setns.nstype": "CLONE_NEW",
     "signalfd4.flags": "SFD_",
     "umount2.flags": "MNT_ UMOUNT_",
@@ -261,6 +278,11 @@ _HINTS = {
     "set_mempolicy EINVAL": "none of the nodes is online and allowed by cpuset.mems, nodes for a mode that takes none, "
     "flags that exclude each other, or a mode that is newer than this kernel",
     "set_mempolicy EPERM": "forbidden by a seccomp filter around pyruntime, as containers have it by default",
+    "pidfd_getfd EPERM": "needs the right to trace the other process, see ptrace(2)",
+    "seccomp EACCES": "needs CAP_SYS_ADMIN or no_new_privs",
+    "seccomp EBUSY": "another filter of this process has a listener already, and there can be only one",
+    "seccomp EINVAL": "a flag that this kernel does not know, or a filter of more than 4096 instructions",
+    "seccomp ENOMEM": "perhaps not memory: all filters of a process together may have 32768 instructions",
     "setgroups EINVAL": "a gid that gidMappings does not map",
     "setgroups EPERM": "needs CAP_SETGID, and in a user namespace a written gid_map and no deny in /proc/PID/setgroups",
     "setns EINVAL": "not a namespace of that type, or the user namespace that this process is in already",
@@ -283,6 +305,7 @@ _SINCE = {
     "fsopen": "5.2",
     "clone3": "5.3",
     "pidfd_open": "5.3",
+    "pidfd_getfd": "5.6",
     "openat2": "5.6",
     "close_range": "5.9",
     "mount_setattr": "5.12",

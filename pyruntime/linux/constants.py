@@ -159,6 +159,14 @@ SIGSTOP = 19
 SFD_CLOEXEC = O_CLOEXEC
 SFD_NONBLOCK = O_NONBLOCK
 
+# Filters of system calls: linux/seccomp.h
+SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_FILTER_FLAG_TSYNC = 0x1
+SECCOMP_FILTER_FLAG_LOG = 0x2
+SECCOMP_FILTER_FLAG_SPEC_ALLOW = 0x4
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 0x8
+SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 0x20
+
 # Limits: asm-generic/resource.h. prlimit64 says "no limit" by 2**64 - 1 on every architecture.
 RLIMIT_CPU = 0
 RLIMIT_FSIZE = 1
@@ -298,6 +306,7 @@ if MACHINE == "x86_64":
     SYS_prlimit64 = 302
     SYS_setns = 308
     SYS_sched_setattr = 314
+    SYS_seccomp = 317
     SYS_memfd_create = 319
     SYS_bpf = 321
     SYS_execveat = 322
@@ -328,6 +337,7 @@ elif MACHINE in ("aarch64", "riscv64", "loongarch64"):
     SYS_prlimit64 = 261
     SYS_setns = 268
     SYS_sched_setattr = 274
+    SYS_seccomp = 277
     SYS_memfd_create = 279
     SYS_bpf = 280
     SYS_execveat = 281
@@ -343,6 +353,7 @@ SYS_pidfd_open = 434
 SYS_clone3 = 435
 SYS_close_range = 436
 SYS_openat2 = 437
+SYS_pidfd_getfd = 438
 SYS_mount_setattr = 442
 
 

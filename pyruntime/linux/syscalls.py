@@ -13,7 +13,7 @@ from __future__ import annotations
 from sys import byteorder
 
 from pyruntime.errors import Error
-from pyruntime.linux.call import buffer, call, string_vector, u32, u64
+from pyruntime.linux.call import address, buffer, call, string_vector, u32, u64
 from pyruntime.linux.constants import (
     _LINUX_CAPABILITY_VERSION_3,
     FSCONFIG_CMD_CREATE,
@@ -50,12 +50,14 @@ from pyruntime.linux.constants import (
     SYS_open_tree,
     SYS_openat2,
     SYS_personality,
+    SYS_pidfd_getfd,
     SYS_pidfd_open,
     SYS_pidfd_send_signal,
     SYS_pivot_root,
     SYS_prctl,
     SYS_prlimit64,
     SYS_sched_setattr,
+    SYS_seccomp,
     SYS_set_mempolicy,
     SYS_setdomainname,
     SYS_setgroups,
@@ -257,6 +259,23 @@ def pidfd_open(pid: int, flags: int = 0) -> int:
 def pidfd_send_signal(pidfd: int, sig: int, flags: int = 0) -> None:
     """Send a signal to exactly that process. See pidfd_send_signal(2). ESRCH: it has ended."""
     call(SYS_pidfd_send_signal, pidfd, sig, None, flags)
+
+
+def pidfd_getfd(pidfd: int, targetfd: int, flags: int = 0) -> int:
+    """A duplicate of another process's descriptor, close-on-exec. See pidfd_getfd(2). EPERM: not ours to trace."""
+    return call(SYS_pidfd_getfd, pidfd, targetfd, flags)
+
+
+def seccomp(operation: int, flags: int, program: bytes | None) -> int:
+    """Load a BPF filter of system calls; a listener's descriptor if the flags ask for one. See seccomp(2).
+
+    `program` is an array of struct sock_filter; None only asks whether the flags are known: EFAULT if they are.
+    Raises KernelError; EACCES: neither CAP_SYS_ADMIN nor no_new_privs.
+    """
+    if program is None:
+        return call(SYS_seccomp, operation, flags, None)
+    filter = buffer(program)
+    return call(SYS_seccomp, operation, flags, buffer(u64(len(program) // 8, address(filter))))
 
 
 def prctl(option: int, a2: Text | int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:

@@ -13,6 +13,9 @@ from pyruntime.plan.step import PARENT, PROCESS, ROOTFS, Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyruntime.plan.seccomp import LoadSeccomp
     from pyruntime.plan.step import Step
     from pyruntime.spec.types import Spec
 
@@ -51,7 +54,7 @@ def build(
             mounts.MakeWorkingDirectory("config.json#/process/cwd", spec["process"]["cwd"]),
             *mounts.closing_steps(spec, no_pivot),
             *(step for step in rare if step.phase == PROCESS),
-            *process.process_steps(spec),
+            *process.process_steps(spec, _filter_steps(spec)),
         ]
     )
 
@@ -71,6 +74,13 @@ def _rare_steps(spec: Spec) -> list[Step]:
 
 _RARE_OF_PROCESS = frozenset(("scheduler", "ioPriority", "apparmorProfile", "selinuxLabel"))
 _RARE_OF_LINUX = frozenset(("memoryPolicy", "mountLabel", "intelRdt"))
+
+
+def _filter_steps(spec: Spec) -> Iterator[LoadSeccomp]:
+    if "seccomp" in spec.get("linux", {}):
+        from pyruntime.plan.seccomp import seccomp_steps
+
+        yield from seccomp_steps(spec)
 
 
 def rootfs_path(spec: Spec, bundle_path: str) -> str:

@@ -10,7 +10,7 @@ from pyruntime.plan.step import PARENT, PROCESS, ROOTFS, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pyruntime.spec.types import Spec
 
@@ -211,8 +211,11 @@ def parent_steps(spec: Spec) -> Iterator[Step]:
         yield LimitResource(f"config.json#/process/rlimits/{index}", limit["type"], limit["soft"], limit["hard"])
 
 
-def process_steps(spec: Spec) -> Iterator[Step]:
-    """From the new root to execve, in the order in which each step still has the rights that it needs."""
+def process_steps(spec: Spec, filter_steps: Iterable[Step] = ()) -> Iterator[Step]:
+    """From the new root to execve, in the order in which each step still has the rights that it needs.
+
+    filter_steps: those of linux.seccomp, which may need a right that the capabilities don't have.
+    """
     process = spec["process"]
     user = process.get("user", {})
     uid, gid = user.get("uid", 0), user.get("gid", 0)
@@ -225,6 +228,7 @@ def process_steps(spec: Spec) -> Iterator[Step]:
     asked = process.get("capabilities", {})
     yield LimitBounding("config.json#/process/capabilities/bounding", _mask(asked.get("bounding", [])))
     yield BecomeUser("config.json#/process/user", uid, gid, tuple(user.get("additionalGids", ())), process["cwd"])
+    yield from filter_steps
     yield SetCapabilities(
         "config.json#/process/capabilities",
         _mask(asked.get("effective", [])),

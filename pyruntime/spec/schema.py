@@ -127,7 +127,7 @@ Linux
   namespaces               [Namespace]
   devices                  [Device]
   netDevices               later
-  seccomp                  later
+  seccomp                  Seccomp
   rootfsPropagation        |private|rprivate|shared|rshared|slave|rslave|unbindable|runbindable
   maskedPaths              [path]
   readonlyPaths            [path]
@@ -170,6 +170,27 @@ IntelRdt
   l3CacheSchema            text
   memBwSchema              text
   enableMonitoring         flag
+
+Seccomp
+  defaultAction            action?
+  defaultErrnoRet          u16
+  architectures            [architecture]
+  flags                    [filter-flag]
+  listenerPath             path?
+  listenerMetadata         text
+  syscalls                 [SeccompSyscall]
+
+SeccompSyscall
+  names!                   [filled]+
+  action!                  action
+  errnoRet                 u16
+  args                     [SeccompArg]
+
+SeccompArg
+  index!                   0..5
+  value!                   u64
+  valueTwo                 u64
+  op!                      operator
 
 TimeOffsets
   *                        refused
@@ -272,6 +293,15 @@ _GREATEST_NUMBER = 65536  # of a CPU or a NUMA node; runc:libcontainer/configs/c
 
 UNKNOWN_KEY = "unknown key, ignored"
 ENOUGH = 500  # findings, and an error among them: a config that is wrong a million times is refused as soon
+
+# linux.seccomp, without the common beginnings. What they mean: plan.seccomp, which a test compares.
+ACTIONS = "ALLOW ERRNO KILL KILL_PROCESS KILL_THREAD LOG NOTIFY TRACE TRAP"
+ARCHITECTURES = (
+    "AARCH64 ARM LOONGARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE RISCV64 S390 S390X "
+    "X32 X86 X86_64"
+)
+FILTER_FLAGS = "LOG SPEC_ALLOW TSYNC WAIT_KILLABLE_RECV"
+OPERATORS = "EQ GE GT LE LT MASKED_EQ NE"
 
 
 class Finding:
@@ -536,6 +566,11 @@ NAMED: dict[str, Callable[[], Check]] = {
     "mempolicy": lambda: _choice([f"MPOL_{name}" for name in MEMORY_MODES.split()]),
     "mempolicyflag": lambda: _choice([f"MPOL_F_{name}" for name in MEMORY_FLAGS.split()]),
     "undefined": lambda: _ignored("[text]", "the specification defines no such flag so far"),
+    "action": lambda: _choice([f"SCMP_ACT_{name}" for name in ACTIONS.split()]),
+    "action?": lambda: _choice(["", *(f"SCMP_ACT_{name}" for name in ACTIONS.split())]),
+    "architecture": lambda: _choice([f"SCMP_ARCH_{name}" for name in ARCHITECTURES.split()]),
+    "filter-flag": lambda: _choice([f"SECCOMP_FILTER_FLAG_{name}" for name in FILTER_FLAGS.split()]),
+    "operator": lambda: _choice([f"SCMP_CMP_{name}" for name in OPERATORS.split()]),
     "later": lambda: _unserved(unless_empty=True),
     "never": lambda: _unserved(unless_empty=False),
 }

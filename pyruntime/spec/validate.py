@@ -380,9 +380,43 @@ def devices(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
         seen.setdefault(device["path"], index)
 
 
+def seccomp(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config-linux.md#seccomp. runc:libcontainer/seccomp/seccomp_linux.go:/^func InitSeccomp/."""
+    profile = spec.get("linux", {}).get("seccomp") or {}
+    place = ("linux", "seccomp")
+    entries = profile.get("syscalls", ())
+    if not profile.get("defaultAction"):
+        if entries:
+            yield Finding(ConfigError, "the key defaultAction is missing", place)
+        return
+    if profile["defaultAction"] == "SCMP_ACT_NOTIFY":
+        message = "cannot be SCMP_ACT_NOTIFY: who is to hand over the listener could not even write"
+        yield Finding(ConfigError, message, (*place, "defaultAction"))
+    notifies = False
+    for index, entry in enumerate(entries):
+        here = (*place, "syscalls", index)
+        if entry["action"] == "SCMP_ACT_NOTIFY":
+            notifies = True
+            if "write" in entry["names"]:
+                message = "write cannot have SCMP_ACT_NOTIFY: the listener is handed over by a write"
+                yield Finding(ConfigError, message, (*here, "names"))
+        if "errnoRet" in entry and entry["action"] not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
+            yield Finding(None, f"ignored: {entry['action']} returns no errno", (*here, "errnoRet"))
+    if "defaultErrnoRet" in profile and profile["defaultAction"] not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
+        yield Finding(None, f"ignored: {profile['defaultAction']} returns no errno", (*place, "defaultErrnoRet"))
+    if notifies and not profile.get("listenerPath"):
+        yield Finding(ConfigError, "SCMP_ACT_NOTIFY needs the key listenerPath: somebody must answer", place)
+    for key in ("listenerPath", "listenerMetadata"):
+        if not notifies and profile.get(key):
+            yield Finding(None, "ignored: no system call has SCMP_ACT_NOTIFY", (*place, key))
+    if not notifies and "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" in profile.get("flags", ()):
+        message = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a system call with SCMP_ACT_NOTIFY"
+        yield Finding(ConfigError, message, (*place, "flags"))
+
+
 RULES = (
     *(version, namespaces, names, user_namespace, clocks, sysctls, process, scheduler, capabilities, mounts, devices),
-    *(memory_policy, intel_rdt),
+    *(memory_policy, intel_rdt, seccomp),
 )
 
 # What each rule reads. One that is not here runs only if the schema has found nothing wrong at all.
@@ -400,4 +434,5 @@ READS = {
     "scheduler": ("process/scheduler",),
     "memory_policy": ("linux/memoryPolicy",),
     "intel_rdt": ("linux/intelRdt",),
+    "seccomp": ("linux/seccomp",),
 }

@@ -42,6 +42,7 @@ FAMILIES = {
     "linux/if.h": "IFNAMSIZ IFF_",
     "sys/socket.h": "AF_ SOCK_",
     "linux/bpf.h": "BPF_",
+    "linux/seccomp.h": "SECCOMP_",
 }
 # Enumerators, which #ifdef does not see.
 ENUMERATORS = ("FSCONFIG_", "PER_", "BPF_MAP_", "BPF_PROG_", "BPF_CGROUP_", "BPF_DEVCG_", "IOPRIO_", "MPOL_")

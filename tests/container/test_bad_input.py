@@ -208,7 +208,6 @@ REFUSED_BY_US: list[tuple[str, Any, str]] = [
     ),
     ("linux/resources/devices", [{"allow": True, "access": "x"}], "runc on v1 never looks"),
     ("hooks", {"poststop": [{"path": "/bin/true"}]}, "runc has hooks"),
-    ("linux/seccomp", {"defaultAction": "SCMP_ACT_ALLOW"}, "runc has seccomp"),
     ("linux/intelRdt", {"closID": "x"}, "runc fails without resctrl"),
     ("process/apparmorProfile", "no-such-profile", "runc without AppArmor fails in its own words"),
     ("process/selinuxLabel", "a:b:c", "runc without SELinux passes it over"),

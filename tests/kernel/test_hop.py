@@ -20,6 +20,7 @@ import pytest
 
 from pyruntime.errors import KernelError, UnsupportedError
 from pyruntime.launch import exeseal
+from pyruntime.launch.sync import execve_error
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 
@@ -43,8 +44,9 @@ def test_the_bytes_are_the_source(machine: str, tmp_path: Path) -> None:
     subprocess.run([*copy, str(made), str(text)], check=True, timeout=60)
     _, code = exeseal.CODE[machine]
     assembled = text.read_bytes()
-    assert assembled[:-8].hex() == code.hex()
-    assert assembled[-8:] == b"\xff" * 8, "the two descriptors are not at the end"
+    data = b"\xff" * 8 + bytes(20)
+    assert assembled[: -len(data)].hex() == code.hex()
+    assert assembled[-len(data) :] == data, "the descriptors, the flags and the filter are not at the end"
 
 
 def test_every_source_is_held_here() -> None:
@@ -351,6 +353,55 @@ def test_a_script_whose_interpreter_is_the_hop_ends(tmp_path: Path, report: tupl
         assert hop.wait() == 1
     finally:
         hop.close()
+
+
+# Classic BPF that has one answer to every call.
+def answering(verdict: int) -> bytes:
+    return (6).to_bytes(8, "little")[:4] + verdict.to_bytes(4, "little")
+
+
+def hop_with(seccomp: tuple[int, bytes], report_fd: int) -> int:
+    """Fork and hop to a program that says whether it has a filter. Returns how that ended."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            hop_fd = exeseal.sealed(-1, report_fd, seccomp=seccomp)
+            syscalls.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
+            os.set_inheritable(report_fd, True)
+            exeseal.execute(hop_fd, "/bin/grep", [b"grep", b"-q", b"Seccomp:.*2", b"/proc/self/status"], [])
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_it_loads_a_filter(report: tuple[int, int]) -> None:
+    """Which has 4000 instructions, more than a page of them; seccomp(2) knows where they are."""
+    filler = (0x05).to_bytes(8, "little") * 3999  # ja +0
+    assert hop_with((c.SECCOMP_FILTER_FLAG_LOG, filler + answering(0x7FFF0000)), report[1]) == 0
+    assert reported(report) == b""
+    assert hop_with(exeseal.NO_FILTER, report[0]) == 1
+
+
+def test_a_filter_that_the_kernel_refuses_is_told_apart(report: tuple[int, int]) -> None:
+    assert hop_with((0, b"\xff" * 8), report[1]) == 1
+    told = reported(report)
+    assert told == minus(exeseal.FILTER_FAILED + errno.EINVAL)
+    error = execve_error(told, "/bin/true")
+    assert (error.errno, error.where) == (errno.EINVAL, "config.json#/linux/seccomp")
+    assert "seccomp" in error.call
+
+
+@pytest.mark.skipif(c.MACHINE != "x86_64", reason="the numbers are those of x86-64")
+def test_execve_that_the_filter_refuses_is_reported(report: tuple[int, int]) -> None:
+    load, is_execve = bytes.fromhex("2000000000000000"), bytes.fromhex("150000013b000000")
+    program = load + is_execve + answering(0x00050063) + answering(0x7FFF0000)
+    assert hop_with((0, program), report[1]) == 1
+    assert reported(report) == minus(99)
+
+
+@pytest.mark.parametrize("verdict", [0x00050001, 0x80000000])
+def test_it_ends_although_the_filter_forbids_even_that(report: tuple[int, int], verdict: int) -> None:
+    assert hop_with((0, answering(verdict)), report[1]) < 0
 
 
 @pytest.fixture

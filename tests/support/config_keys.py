@@ -150,6 +150,7 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     },
     "process.scheduler.priority": {"process.scheduler.policy": "SCHED_FIFO"},
     **{f"process.scheduler.{name}": DEADLINE for name in ("deadline", "period", "runtime")},
+    "linux.seccomp.defaultErrnoRet": {"linux.seccomp.defaultAction": "SCMP_ACT_ERRNO"},
     "linux.seccomp.listenerPath": {
         "linux.seccomp.syscalls": [{"names": ["getcwd"], "action": "SCMP_ACT_NOTIFY"}],
         "linux.seccomp.listenerMetadata": "x",

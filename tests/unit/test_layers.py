@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "lint": ("errors", "spec", "plan"),
     "cli": (
         *("errors", "report", "version", "jsontext", "linux.constants", "linux.caps", "linux.proc"),
+        "linux.seccomp",  # `features`: what libseccomp and the kernel at hand can do
         *("spec", "plan", "state", "container", "creation", "lint"),
     ),
     "__init__": ("errors", "version", "container", "creation"),
@@ -225,6 +226,8 @@ LOOKS_UP = {
     "launch.rootfs.mask_path": "the host's /dev/null, verified",
     "launch.rootfs.pivot_root": "the working directory is the root's descriptor",
     "launch.rootfs.share_root": "the root of the mount namespace",
+    "launch.seccomp._open_directory": "the cache below --root, on the host",
+    "launch.seccomp._identity": "libseccomp's file, on the host",
     "launch.credentials._enter": "process.cwd as the container sees it; the result is verified",
     "launch.credentials._why_not_executable": "only words an error, with the rights of the container's user",
 }

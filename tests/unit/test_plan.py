@@ -142,6 +142,7 @@ def rich_config() -> Config:
     linux["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "0-1,3", "flags": ["MPOL_F_STATIC_NODES"]}
     linux["mountLabel"] = "system_u:object_r:t"
     linux["intelRdt"] = {"closID": "gold"}
+    linux["seccomp"] = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_ALLOW"}]}
     spec["mounts"] += [
         {"destination": "/data", "source": "data", "options": ["rbind", "ro", "rro", "rnosuid", "rslave"]},
         {"destination": "tmp", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "tmpcopyup", "size=1m"]},
@@ -191,6 +192,7 @@ process config.json#/linux/memoryPolicy: take memory by MPOL_BIND|MPOL_F_STATIC_
 process config.json#/linux/personality/domain: set the execution domain LINUX32
 process config.json#/process/user/umask: set the umask to 0077
 process config.json#/process/user: become 1000:100 with 5, 6, enter /work
+process config.json#/linux/seccomp: load a seccomp filter, by the hop: SCMP_ACT_ERRNO but for 1 system calls
 process config.json#/process/args: execute /bin/server --port 80
 """
 
@@ -539,7 +541,7 @@ def test_the_same_input_gives_the_same_plan_and_stays_as_it_was() -> None:
 PURE = """
 import builtins, posix, sys, time
 sys.path.insert(0, {library!r})
-from pyruntime.plan import attributes  # as any part, read from a file; late, for few configs have one of its keys
+from pyruntime.plan import attributes, seccomp  # as any part, read from a file; late, for few configs have their keys
 from pyruntime.plan.build import build
 from pyruntime.linux import constants
 emit, leave = posix.write, posix._exit

@@ -334,7 +334,6 @@ def test_sysctl_separators(key: str, path: str) -> None:
 
 
 UNSERVED = [
-    ("linux/seccomp", {"defaultAction": "SCMP_ACT_ALLOW"}),
     ("linux/netDevices", {"eth0": {}}),
     *[(f"hooks/{name}", [{"path": "/bin/true"}]) for name in schema.members("Hooks")[0]],
 ]
@@ -518,8 +517,9 @@ def test_time_offsets_are_sound_in_a_new_time_namespace() -> None:
 
 
 def test_every_problem_is_told() -> None:
-    found = told({"process/args": [], "process/cwd": 5, "linux/seccomp": {"a": 1}, "mounts/2/type": None})
-    assert [where for where, _ in found] == ["/process/args", "/process/cwd", "/mounts/2/type", "/linux/seccomp"]
+    found = told({"process/args": [], "process/cwd": 5, "linux/seccomp": {"defaultAction": 5}, "mounts/2/type": None})
+    places = ["/process/args", "/process/cwd", "/mounts/2/type", "/linux/seccomp/defaultAction"]
+    assert [where for where, _ in found] == places
 
 
 def test_problems_raise_nothing_and_leave_the_spec_alone() -> None:

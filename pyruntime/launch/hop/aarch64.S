@@ -28,12 +28,22 @@ _start:
 1:  mov  w0, w23
     bl   cloexec
     tbnz w0, #31, 2f                // no report: see x86_64.S
-    mov  x0, x19
+    adr  x2, program
+    ldr  w3, [x2]
+    cbz  w3, 3f                     // no seccomp filter
+    ldr  w1, flags
+    mov  x0, #1                     // SECCOMP_SET_MODE_FILTER
+    mov  x8, #277                   // seccomp
+    svc  #0
+    cbz  x0, 3f
+    sub  x0, x0, #0x10, lsl #12     // see x86_64.S
+    b    4f
+3:  mov  x0, x19
     mov  x1, x20
     mov  x2, x21
     mov  x8, #221                   // execve
     svc  #0
-    str  x0, [sp, #-16]!            // -errno
+4:  str  x0, [sp, #-16]!            // -errno
     mov  w0, w23
     mov  x1, sp
     mov  x2, #4
@@ -42,6 +52,7 @@ _start:
 2:  mov  x0, #1
     mov  x8, #93                    // exit
     svc  #0
+    brk  #0
 cloexec:
     mov  x1, #2                     // F_SETFD
     mov  x2, #1                     // FD_CLOEXEC
@@ -50,3 +61,5 @@ cloexec:
     ret
 listen: .word -1
 report: .word -1
+flags:  .word 0
+program: .quad 0, 0

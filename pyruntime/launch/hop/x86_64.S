@@ -33,13 +33,24 @@ _start:
     call cloexec
     test eax, eax                   # no report: a script named /proc/self/exe as its interpreter, which we are
     js   2f
-    mov  rdi, r12
+    lea  rdx, [rip + program]
+    cmp  dword ptr [rdx], 0         # no seccomp filter
+    je   3f
+    mov  esi, [rip + flags]
+    push 1                          # SECCOMP_SET_MODE_FILTER
+    pop  rdi
+    mov  eax, 317                   # seccomp: from here on the filter judges what we do, too
+    syscall
+    sub  rax, 0x10000               # so that `report` says whose errno it is
+    cmp  rax, -0x10000
+    jne  4f
+3:  mov  rdi, r12
     mov  rsi, r13
     mov  rdx, r14
     push 59                         # execve: its success closes the report, which is the good news
     pop  rax
     syscall
-    push rax                        # -errno
+4:  push rax                        # -errno
     mov  edi, ebx
     mov  rsi, rsp
     push 4
@@ -52,6 +63,7 @@ _start:
     push 60                         # exit
     pop  rax
     syscall
+    ud2                             # the filter forbids even that
 cloexec:
     push 2                          # F_SETFD
     pop  rsi
@@ -61,5 +73,7 @@ cloexec:
     pop  rax
     syscall
     ret
-listen: .long -1                    # these two are filled in by exeseal.py
+listen: .long -1                    # all of these are filled in by exeseal.py
 report: .long -1
+flags:  .long 0                     # of seccomp(2)
+program: .quad 0, 0                 # a struct sock_fprog: how many instructions, and where

@@ -1,0 +1,241 @@
+"""The seccomp filter of a container: compiled or found by the parent, loaded by the child or by the hop.
+
+Compiling the usual profile of 330 names takes libseccomp 3 ms and more, so the program is kept. ROOT/~seccomp/ (no ID
+of a container begins so) holds one file for each profile, whose name is a hash of all that the program depends on. The
+runtime trusts what it finds there only if nobody else can have written it (owner and mode of the directory and of the
+file), and if the file is whole (a hash over its content). Whatever is wrong with a file, the answer is to compile anew.
+
+Where it is loaded, and why there: see plan.seccomp.LoadSeccomp. Companions: runc:libcontainer/standard_init_linux.go
+(both places where InitSeccomp is called) and runc:libcontainer/process_linux.go:/^func sendContainerProcessState/.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+from _blake2 import blake2b
+from marshal import dumps
+
+from pyruntime import report
+from pyruntime.errors import Error, KernelError
+from pyruntime.launch.perform import performs
+from pyruntime.launch.sync import GO, LISTENER
+from pyruntime.linux import constants as c
+from pyruntime.linux import syscalls
+from pyruntime.plan import seccomp as profiles
+from pyruntime.plan.seccomp import LoadSeccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyruntime.launch.credentials import Process
+    from pyruntime.launch.parent import Child
+    from pyruntime.launch.sync import Channel
+
+_DIRECTORY = "~seccomp"
+_FORMAT = "1"  # of a file, and of the stub that is compiled in
+_HASH = 32  # bytes
+_LARGEST = 1 << 16  # bytes of a file: 4096 instructions and the rest
+_KEPT_MAX = 128  # files; more is a program that makes profiles
+_CAP_SYS_ADMIN = 1 << 21
+_OPEN = posix.O_NOFOLLOW | posix.O_CLOEXEC
+
+
+def compiled(step: LoadSeccomp, root_path: str) -> bytes:
+    """The program of a profile, an array of struct sock_filter: from the cache below `root_path`, or compiled into it.
+
+    Raises UnsupportedError without libseccomp, Error for a profile that it can't express. Trouble with the cache is
+    only told: the container can do without.
+    """
+    key = _key(step)
+    cache = _Cache(root_path)
+    try:
+        program = cache.read(key)
+        if not program:
+            library_path, program = _compile(step)
+            cache.write(key, library_path, program)
+    finally:
+        cache.close()
+    return program
+
+
+def _compile(step: LoadSeccomp) -> tuple[str, bytes]:
+    """The program, and the path of the libseccomp that made it."""
+    from pyruntime.linux.seccomp import Library
+
+    profile = step.profile
+    library = Library()
+    program = library.compile(
+        profiles.default_action(profile),
+        list(profiles.rules(profile)),
+        profiles.architectures(profile),
+        hide_new=profiles.hides_new_calls(profile),
+    )
+    return library.path(), program
+
+
+def _key(step: LoadSeccomp) -> bytes:
+    """A hash of the profile and of whatever else decides on the program, but for libseccomp (see _identity)."""
+    system = posix.uname()  # libseccomp asks the kernel what it can do
+    # Version 2 of marshal writes no references, so equal profiles give equal bytes.
+    content = dumps((_FORMAT, dict(step.profile), system.machine, system.release), 2)
+    return blake2b(content, digest_size=_HASH).digest()
+
+
+@performs(LoadSeccomp)
+def arrange_loading(step: LoadSeccomp, process: Process) -> None:
+    """Nothing is loaded yet: that is the last thing the child does, or the hop's.
+
+    Until then the child keeps CAP_SYS_ADMIN, if the kernel wants it for loading. It is permitted, and not used.
+    """
+    if not step.by_hop:
+        process.keep = _CAP_SYS_ADMIN if step.privileged else 0
+        process.last_act = lambda channel: _load(step, process, channel)
+
+
+def _load(step: LoadSeccomp, process: Process, channel: Channel) -> None:
+    """Load the filter, hand over its listener if it has one, and give up the last of what we were.
+
+    From the first call on everything is judged by the filter. The listener is only named, by a write (which therefore
+    must not notify) and the parent takes it: sendmsg(2) is among the calls that real listeners want to hear of.
+    """
+    notifies = bool(step.flags & c.SECCOMP_FILTER_FLAG_NEW_LISTENER)
+    if notifies and process.rootless:
+        syscalls.prctl(c.PR_SET_DUMPABLE, 1)  # or the parent, who isn't root, could not take it
+    try:
+        listener_fd = syscalls.seccomp(c.SECCOMP_SET_MODE_FILTER, step.flags, process.filter)
+        if notifies:
+            channel.send(LISTENER, str(listener_fd))
+            channel.expect(GO)
+        if notifies and process.rootless:
+            syscalls.prctl(c.PR_SET_DUMPABLE, 0)
+        if process.keep:
+            syscalls.capset(*process.capabilities)
+    except KernelError as error:
+        error.where = error.where or step.where
+        if error.errno == errno.EPERM:
+            error.hint = (
+                "without noNewPrivileges the profile must allow capset, execveat, prctl, accept4, fcntl, execve"
+            )
+        raise
+
+
+def hand_over_listener(child: Child, fd: int, listener_path: str, state: str) -> None:
+    """Send the listener that is `fd` in the child to the socket `listenerPath`, in one message with `state`.
+
+    state: JSON as in config-linux.md#containerprocessstate. Raises KernelError, UsageError where nobody listens.
+    Companion: runc:libcontainer/process_linux.go:/^func sendContainerProcessState/.
+    """
+    from pyruntime.launch.console import connect_console_socket, send_master
+
+    listener_fd = syscalls.pidfd_getfd(child.pidfd, fd)
+    try:
+        socket_fd = connect_console_socket(listener_path)
+        try:
+            send_master(socket_fd, listener_fd, state)
+        finally:
+            posix.close(socket_fd)
+    except Error as error:
+        error.where = "config.json#/linux/seccomp/listenerPath"
+        raise
+    finally:
+        posix.close(listener_fd)
+
+
+class _Cache:
+    """The directory of compiled filters, open; or nothing, if it isn't ours alone."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, root_path: str) -> None:
+        path = f"{root_path}/{_DIRECTORY}"
+        self.fd = -1
+        try:
+            fd = _open_directory(path)
+        except OSError as error:
+            report.warn(f"seccomp filters are not cached: {path}: {error.strerror}")
+            return
+        if _is_ours_alone(fd, 0o077):
+            self.fd = fd
+        else:
+            posix.close(fd)
+            report.warn(f"seccomp filters are not cached: {path} belongs to another user, or others may write to it")
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        if self.fd >= 0:
+            posix.close(self.fd)
+
+    def read(self, key: bytes) -> bytes:
+        """The program, or b"" if there is none that is whole and ours."""
+        if self.fd < 0:
+            return b""
+        try:
+            fd = posix.open(key.hex(), posix.O_RDONLY | posix.O_NONBLOCK | _OPEN, dir_fd=self.fd)
+        except OSError:
+            return b""  # none, or a link, or whatever else: it will be replaced
+        try:
+            if not _is_ours_alone(fd, 0o022):
+                return b""
+            content = posix.read(fd, _LARGEST)
+            check, (library, _, program) = content[:_HASH], content[_HASH:].partition(b"\n")
+            whole = check == _check(key, content[_HASH:]) and len(program) % 8 == 0
+            return program if whole and library == _identity(library.rsplit(b" ", 4)[0].decode()) else b""
+        except (OSError, ValueError):
+            return b""
+        finally:
+            posix.close(fd)
+
+    def write(self, key: bytes, library_path: str, program: bytes) -> None:
+        """Keep a program, whole or not at all. A reader may be at it, and another start may write the same."""
+        if self.fd < 0:
+            return
+        name = key.hex()
+        temporary = f"{name}.{posix.getpid()}"
+        try:
+            content = _identity(library_path) + b"\n" + program
+            self._make_room()
+            flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | _OPEN
+            fd = posix.open(temporary, flags, 0o600, dir_fd=self.fd)
+            try:
+                posix.write(fd, _check(key, content) + content)  # a part of it fails the check later
+            finally:
+                posix.close(fd)
+            posix.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except OSError as error:
+            report.warn(f"the seccomp filter was not cached: {error.strerror}")
+
+    def _make_room(self) -> None:
+        names = posix.listdir(self.fd)
+        for name in names if len(names) >= _KEPT_MAX else ():
+            posix.unlink(name, dir_fd=self.fd)
+
+
+def _open_directory(path: str) -> int:
+    """The directory, made if it is not there."""
+    flags = posix.O_RDONLY | posix.O_DIRECTORY | _OPEN
+    try:
+        return posix.open(path, flags)
+    except FileNotFoundError:
+        posix.mkdir(path, 0o700)
+        return posix.open(path, flags)
+
+
+def _check(key: bytes, content: bytes) -> bytes:
+    return blake2b(content, digest_size=_HASH, key=key).digest()
+
+
+def _identity(library_path: str) -> bytes:
+    """Which file the library is, and which version of it. Another libseccomp makes other programs.
+
+    Its version would say so, too, but to ask it costs what loading the library does, a quarter of all that a warm start
+    pays for its filter. Raises OSError, ValueError.
+    """
+    status = posix.stat(library_path)
+    numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return f"{library_path} {' '.join(map(str, numbers))}".encode()
+
+
+def _is_ours_alone(fd: int, forbidden: int) -> bool:
+    """Whether the file belongs to this user and has none of the `forbidden` mode bits."""
+    status = posix.fstat(fd)
+    return status.st_uid == posix.geteuid() and not status.st_mode & forbidden
