@@ -198,6 +198,20 @@ def test_a_profile_needs_to_allow_execve_alone(container: Container, static_exit
     assert container.run().status == 7
 
 
+@only_ours
+def test_what_a_profile_must_allow_besides(container: Container, static_exit: Path) -> None:
+    """Without no_new_privs: what README says, and memory, which any program takes. accept4 is for `create`."""
+    container.add_program("bin/exit7", static_exit)
+    container.process["args"] = ["/bin/exit7"]
+    container.process["noNewPrivileges"] = False
+    needed = "capset execveat prctl fcntl execve"
+    container.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_KILL_PROCESS",
+        "syscalls": [entry(*needed.split(), "brk", "mmap", "munmap", "exit")],
+    }
+    assert container.run().status == 7
+
+
 @pytest.fixture(scope="session")
 def static_exit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A program whose only system call is exit(7): an ELF header, one segment, nine bytes of code."""

@@ -216,6 +216,22 @@ def test_a_run_in_the_foreground_from_the_image_alone(
     assert not alone.modules & HEAVY
 
 
+@pytest.mark.needs("root", "busybox", "cgroup2", "libseccomp")
+def test_a_filter_comes_from_an_image_of_its_own(command: Command, container: str, tmp_path: Path) -> None:
+    """Who has none loads nothing for it; who has a new one imports libseccomp's binding, from a file, once."""
+    path = bundle(tmp_path, "true")
+    config = json.loads((path / "config.json").read_text())
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}
+    ours = {"pyruntime.plan.seccomp", "pyruntime.launch.seccomp"}
+    for seccomp, files in ((None, set()), (profile, {"pyruntime.linux.seccomp"}), (profile, set())):
+        config["linux"]["seccomp"] = seccomp
+        (path / "config.json").write_text(json.dumps(config))
+        done = command("run", "-b", str(path), container)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert command.from_files == files
+        assert command.modules & ours == (ours if seccomp else set())
+
+
 def held(library: Path, name: str) -> list[tuple[str, bool, Any]]:
     """What an image holds: (module, whether it is a package, its code), in order."""
     _boot, modules = marshal.loads(Path(image_path(str(library), name)).read_bytes())
