@@ -32,11 +32,15 @@ _PF_EXITING = 0x4  # linux/sched.h
 
 
 class Child:
-    """The container's process as its parent holds it: pid, pidfd, the channel, and the terminal's master or -1."""
+    """The container's process as its parent holds it: pid, pidfd, the channel, and the terminal's master or -1.
 
-    __slots__ = ("channel", "master_fd", "pid", "pidfd")
+    is_stage: pid is that of the stage which will clone the process, and say so (launch/namespaces.py).
+    """
 
-    def __init__(self, pid: int, pidfd: int, channel: Channel) -> None:
+    __slots__ = ("channel", "is_stage", "master_fd", "pid", "pidfd")
+
+    def __init__(self, pid: int, pidfd: int, channel: Channel, *, is_stage: bool) -> None:
+        self.is_stage = is_stage
         self.pid = pid
         self.pidfd = pidfd
         self.channel = channel
@@ -80,6 +84,7 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
     ours, theirs = channel_pair()
     ours.program = next(step.args[0] for step in launch.plan if isinstance(step, Execute))
     namespaces = Namespaces(launch.plan.phase(NAMESPACES))
+    is_stage = namespaces.needs_stage
     try:
         namespaces.refuse_host_network(launch.plan.phase(ROOTFS))
         if posix.geteuid() == 0:
@@ -97,7 +102,7 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
         namespaces.close()
         for tree_fd in launch.trees.values():
             posix.close(tree_fd)
-    return Child(pid, pidfd, ours)
+    return Child(pid, pidfd, ours, is_stage=is_stage)
 
 
 def serve_until_ready(child: Child, launch: Launch) -> None:
@@ -105,11 +110,12 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
 
     Raises whatever failed in the child; ProtocolError if it died without a word.
     """
-    while True:
+    ready = False
+    while not ready or child.is_stage:  # the child may be ready before the stage has had the time to say who it is
         word, fields = child.channel.receive()
         if word == READY:
-            break
-        if word == MAPS:
+            ready = True
+        elif word == MAPS:
             _serve_maps(child, launch)
         elif word == PID:
             _take_over(child, int(fields[0]))
@@ -195,6 +201,7 @@ def _take_over(child: Child, pid: int) -> None:
     stage, stage_fd = child.pid, child.pidfd
     child.pidfd = syscalls.pidfd_open(pid)
     child.pid = pid
+    child.is_stage = False
     posix.close(stage_fd)
     posix.waitpid(stage, 0)
 
