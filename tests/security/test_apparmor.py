@@ -58,6 +58,15 @@ class TestWhereItIsOn:
         confined.process["noNewPrivileges"] = forbidden
         assert confined.output("read x < /proc/self/attr/current; echo $x") == f"{NAME} (enforce)"
 
+    @pytest.mark.needs("libseccomp")
+    @pytest.mark.parametrize("forbidden", [True, False])
+    def test_beside_a_seccomp_filter(self, confined: Container, forbidden: bool) -> None:
+        rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}
+        confined.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
+        confined.process["noNewPrivileges"] = forbidden
+        script = "read x < /proc/self/attr/current; echo $x; while read k v; do test $k = Seccomp: && echo $v; done"
+        assert confined.output(f"{script} < /proc/self/status; :") == f"{NAME} (enforce)\n2"
+
     def test_a_plain_user_is_confined(self, confined: Container) -> None:
         confined.process["user"] = {"uid": 7, "gid": 7}
         assert confined.output("read x < /proc/self/attr/current; echo $x") == f"{NAME} (enforce)"
