@@ -31,6 +31,11 @@ TEXTS: dict[str, st.SearchStrategy[str]] = {
     "mempolicyflag": st.sampled_from([f"MPOL_F_{name}" for name in MEMORY_FLAGS.split()]),
     "schedflag": st.sampled_from([f"SCHED_FLAG_{name}" for name in SCHED_FLAGS.split()]),
     "ranges": st.sampled_from(["", "0", "0-1", "0,2-3", "1023"]),
+    "action": st.sampled_from("SCMP_ACT_ALLOW SCMP_ACT_ERRNO SCMP_ACT_LOG SCMP_ACT_KILL SCMP_ACT_TRAP".split()),
+    "action?": st.sampled_from("SCMP_ACT_ALLOW SCMP_ACT_ERRNO SCMP_ACT_LOG SCMP_ACT_KILL_PROCESS".split()),
+    "architecture": st.sampled_from("SCMP_ARCH_X86_64 SCMP_ARCH_X86 SCMP_ARCH_AARCH64 SCMP_ARCH_S390X".split()),
+    "filter-flag": st.sampled_from("LOG SPEC_ALLOW TSYNC".split()).map("SECCOMP_FILTER_FLAG_{}".format),
+    "operator": st.sampled_from("EQ GE GT LE LT MASKED_EQ NE".split()).map("SCMP_CMP_{}".format),
     "rlimit": st.sampled_from([f"RLIMIT_{name}" for name in RLIMITS.split()]),
 }
 BITS = {
