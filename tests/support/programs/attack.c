@@ -74,33 +74,33 @@ static char *join(char *text, const char *prefix, long number, const char *suffi
 	return text;
 }
 
-/* 1: could be opened for writing; 0: not; -1: could not be looked at. */
-static int writable(const char *path)
+/* 1: could be opened for writing; 0: not. `link` is the file's name below /proc/self/fd. */
+static int writable(long fd, const char *link)
 {
-	char link[64];
-	long fd = call(SYS_openat, AT_FDCWD, (long)path, 0, 0, 0);
-	if (fd < 0)
-		return -1;
-	join(link, "/proc/self/fd/", fd, "");
 	/* A read-only bind mount in the container's own mount namespace would fall to this. */
 	call(SYS_mount, 0, (long)link, 0, MS_REMOUNT | MS_BIND, 0);
 	long may = call(SYS_faccessat, AT_FDCWD, (long)link, W_OK, 0, 0);
 	long seals = call(SYS_fcntl, fd, F_GET_SEALS, 0, 0, 0);
-	call(SYS_close, fd, 0, 0, 0, 0);
 	return may == 0 && !(seals > 0 && (seals & F_SEAL_WRITE));
 }
 
-/* Looks at one file and says so, unless that is what `said` remembers of the last look. */
+/* Looks at one file and says so, unless that is what `said` remembers of the last look. Opened first and named after:
+ * the process may execute something else in between. */
 static void look(const char *path, unsigned long *said)
 {
-	char target[512];
-	long n = call(SYS_readlinkat, AT_FDCWD, (long)path, (long)target, sizeof target - 1, 0);
+	char link[64], target[512];
+	long fd = call(SYS_openat, AT_FDCWD, (long)path, 0, 0, 0);
+	if (fd < 0)
+		return;
+	join(link, "/proc/self/fd/", fd, "");
+	long n = call(SYS_readlinkat, AT_FDCWD, (long)link, (long)target, sizeof target - 1, 0);
 	target[n > 0 ? n : 0] = 0;
-	int verdict = writable(path);
+	int verdict = writable(fd, link);
+	call(SYS_close, fd, 0, 0, 0, 0);
 	unsigned long news = verdict + 2;
 	for (const char *c = target; *c; c++)
 		news = news * 31 + *c;
-	if (verdict < 0 || news == *said)
+	if (news == *said)
 		return;
 	*said = news;
 	say(verdict ? "VULNERABLE" : "sealed", n > 0 ? target : path);
