@@ -14,7 +14,7 @@ import time
 
 from pyruntime import report
 from pyruntime.cgroup.manager import Cgroup
-from pyruntime.errors import Error, KernelError, NotFoundError, StateError
+from pyruntime.errors import Error, HookError, KernelError, NotFoundError, StateError
 from pyruntime.state.status import START_SOCKET, is_alive, status
 from pyruntime.state.store import Store, listing
 
@@ -31,7 +31,8 @@ _KILL_SECONDS = 10.0  # how long `delete --force` waits for a killed init to be 
 def start(id: str, *, root: str) -> None:
     """Let a created container execute its program; returns when it has (runtime.md#start).
 
-    Raises StateError unless it is created, NotFoundError, KernelError if execve fails. runc:start.go
+    Raises StateError unless it is created, NotFoundError, KernelError if execve fails; HookError if a hook fails, and
+    then the container has been removed (runtime.md#lifecycle). runc:start.go
     """
     store = Store(root, id)
     lock_fd = store.lock()
@@ -42,14 +43,25 @@ def start(id: str, *, root: str) -> None:
             raise StateError("cannot start a container that has stopped", where=id)
         if state != "created":
             raise StateError(f"cannot start an already running container (it is {state})", where=id)
-        report_of_hop = _connect(store)
+        answer = _connect(store)
         _unlink(store.file_path(START_SOCKET))
     finally:
         posix.close(lock_fd)
-    if report_of_hop:
-        from pyruntime.launch.sync import execve_error
+    if answer:
+        from pyruntime.launch.sync import start_error
 
-        raise execve_error(report_of_hop, store.read_config()["process"]["args"][0])
+        failure = start_error(answer, store.read_config()["process"]["args"][0])
+        if isinstance(failure, HookError):
+            _remove(store, record)
+        raise failure
+    if "poststart" in record.get("hooks", ()):
+        from pyruntime import posthooks
+
+        try:
+            posthooks.poststart(store, record)
+        except BaseException:
+            _remove(store, record)
+            raise
 
 
 def kill(id: str, signal: int, *, root: str, all: bool = False) -> None:
@@ -94,14 +106,7 @@ def delete(id: str, *, root: str, force: bool = False) -> None:
             raise StateError(
                 f"cannot delete container {id} that is not stopped: {state}", hint="kill it first, or use --force"
             )
-    _end(record)
-    if record["cgroup"]:
-        cgroup = Cgroup(record["cgroup"])
-        cgroup.kill()
-        cgroup.remove()
-    elif record["cgroupIntended"]:
-        _remove_if_empty(Cgroup(record["cgroupIntended"]))
-    store.remove()
+    _remove(store, record)
 
 
 def state(id: str, *, root: str) -> dict[str, Any]:
@@ -124,14 +129,17 @@ def list_containers(*, root: str) -> list[dict[str, Any]]:
 
 
 def _connect(store: Store) -> bytes:
-    """Release the hop and return its report: nothing if the program was executed."""
+    """Release the waiting process and return its answer: nothing if the program was executed."""
     from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 
     directory_fd = posix.open(store.path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
         connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
         connection.connect(f"/proc/self/fd/{directory_fd}/{START_SOCKET}")
-        return connection.recv(4)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+        return answer
     except OSError as error:
         if error.errno in (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOENT):
             raise StateError("the container's process has ended before it was started", where=store.id) from error
@@ -173,6 +181,25 @@ def _end(record: Record) -> None:
         if time.monotonic() > deadline:
             raise StateError(f"process {record['pid']} does not end after SIGKILL", where=record["id"])
         time.sleep(0.001)
+
+
+def _remove(store: Store, record: Record) -> None:
+    """Kill what runs, remove all that there is of the container, and have its poststop hooks run."""
+    hooks = []
+    if "poststop" in record.get("hooks", ()):
+        from pyruntime import posthooks
+
+        hooks = posthooks.to_run_at_the_end(store)
+    _end(record)
+    if record["cgroup"]:
+        cgroup = Cgroup(record["cgroup"])
+        cgroup.kill()
+        cgroup.remove()
+    elif record["cgroupIntended"]:
+        _remove_if_empty(Cgroup(record["cgroupIntended"]))
+    store.remove()
+    if hooks:
+        posthooks.poststop(hooks, dict(record))
 
 
 def _remove_if_empty(cgroup: Cgroup) -> None:

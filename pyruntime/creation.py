@@ -38,10 +38,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyruntime.launch.foreground import Foreground
+    from pyruntime.launch.hookpoints import HookPoints
     from pyruntime.launch.parent import Child
     from pyruntime.plan.step import Plan
     from pyruntime.spec.types import Spec
     from pyruntime.state.store import Record
+
+
+# What we ourselves look at, and Python; which sets LC_CTYPE where it is missing (PEP 538), and so must have it.
+_OWN_ENVIRONMENT = (b"PATH", b"XDG_RUNTIME_DIR", b"LANG", b"LC_ALL", b"LC_CTYPE")
 
 
 class Options:
@@ -125,6 +130,7 @@ class Start:
         "child",
         "config",
         "foreground",
+        "hooks",
         "listen_fd",
         "options",
         "pid_file_path",
@@ -143,6 +149,9 @@ class Start:
         warnings = validate.validate(self.spec)
         if any(n["type"] == "pid" and n.get("path") for n in self.spec.get("linux", {}).get("namespaces", ())):
             seal_interpreter()
+        elif self.spec.get("hooks", {}).get("startContainer"):
+            # The image's own programs will run beside the child as long as it is Python: see launch/hookpoints.py.
+            seal_interpreter(keep=_OWN_ENVIRONMENT)
         self.plan = _plan(self.spec, warnings, self.bundle_path, id, options)
         _check_console(self.spec, options)
         _check_preserved(options)
@@ -150,6 +159,7 @@ class Start:
         self.cgroup: Cgroup | None = None
         self.child: Child | None = None
         self.foreground: Foreground | None = None
+        self.hooks: HookPoints | None = None  # set when one may have run
         self.listen_fd = -1
         self.pid_file_path = ""
 
@@ -165,13 +175,19 @@ class Start:
         try:
             if wait:
                 self.listen_fd = launch.listen_fd = _listen(self.store)
+            if launch.hooks is not None:
+                # Before any hook can run: what `delete` needs if we are killed, with the cgroup of what a hook leaves.
+                self.store.write_file("config.json", self.config)
+                self.store.write(record)
+                self.hooks = launch.hooks
             self.child = parent.start_child(launch, cgroup_fd)
         finally:
             if cgroup_fd is not None:
                 posix.close(cgroup_fd)
         # While the child builds its root: both take the kernel a while.
         self._set_device_policy(launch)
-        self.store.write_file("config.json", self.config)
+        if launch.hooks is None:
+            self.store.write_file("config.json", self.config)
         parent.serve_until_ready(self.child, launch)
         if self.foreground is not None and self.child.master_fd >= 0:
             self.foreground.size_terminal(self.child.master_fd)
@@ -182,6 +198,8 @@ class Start:
         parent.release(self.child, lambda child, fd: self._send_listener(child, fd, record))
         if launch.filter and wait:
             parent.check_alive(self.child)
+        if self.hooks is not None and not wait:
+            self.hooks.started(self.child.pid)
 
     def come_to_the_foreground(self) -> None:
         """Take the signals that are meant for the container, and its orphans unless --no-subreaper."""
@@ -203,13 +221,20 @@ class Start:
                 self.cgroup.remove()
             self.store.remove()
         self.close()
+        if not self.options.keep:
+            self._tell_stopped()
         return exit_status
 
     def undo(self) -> None:
         """Take back what was made. What can't be taken back is told, not raised: an error is on its way already."""
-        self.close()
-        if not self.reserved:
-            return  # nothing of ours exists, and what has this ID is another's
+        try:
+            if self.reserved:  # or else nothing of ours exists, and what has this ID is another's
+                self._undo()
+        finally:
+            self.close()  # the last, for signals that are waiting may end us
+        self._tell_stopped()
+
+    def _undo(self) -> None:
         if self.child is not None:
             self.child.kill()
         try:
@@ -220,6 +245,11 @@ class Start:
                 posix.unlink(self.pid_file_path)
         except (Error, OSError) as error:
             report.warn(f"left behind: {error}")
+
+    def _tell_stopped(self) -> None:
+        """Run the poststop hooks, if any hook may have run (runtime.md#lifecycle, 13)."""
+        if self.hooks is not None:
+            self.hooks.stopped()
 
     def close(self) -> None:
         """Let go of the descriptors and of the caller's signals."""
@@ -240,6 +270,7 @@ class Start:
         launch.trees = {}
         launch.rootless = self.options.is_rootless()
         launch.last_cap = last_cap()
+        launch.hooks = self._hook_points()
         launch.listen_fd = launch.console_fd = -1
         launch.filter = b""
         launch.hop_filter = NO_FILTER
@@ -250,10 +281,24 @@ class Start:
             launch.console_fd = connect_console_socket(self.options.console_socket)
         return launch
 
+    def _hook_points(self) -> HookPoints | None:
+        """Who runs the hooks; None where there are none, which is not to cost anything."""
+        if not any(self.spec.get("hooks", {}).values()):
+            return None
+        from pyruntime.launch.hookpoints import HookPoints
+
+        identity = {
+            "ociVersion": SPEC_VERSION,
+            "id": self.store.id,
+            "bundle": self.bundle_path,
+            "annotations": self.spec.get("annotations") or {},
+        }
+        return HookPoints(self.plan, identity)
+
     def _record(self, rootfs: str) -> Record:
         """What the state directory will say, but for the process."""
         uid = posix.geteuid()
-        return {
+        record: Record = {
             "ociVersion": SPEC_VERSION,
             "id": self.store.id,
             "pid": 0,
@@ -269,6 +314,10 @@ class Start:
             "config": True,
             "rootless": self.options.is_rootless(),
         }
+        lists = self.spec.get("hooks", {})
+        if lists.get("poststart") or lists.get("poststop"):
+            record["hooks"] = [kind for kind in ("poststart", "poststop") if lists.get(kind)]
+        return record
 
     def _make_cgroup(self, launch: Launch, record: Record) -> int | None:
         """Make and fill the cgroup; its descriptor, or None where the container has none.

@@ -204,13 +204,15 @@ def _upwards(pointer: str) -> Iterator[str]:
 
 
 def _what_was_meant(path: Sequence[str | int]) -> str:
-    """A hint for an unknown key: a known one in its object that is almost the same, or the objects that have it."""
+    """A hint for an unknown key: a known one in its object that is almost the same, or the outermost that are."""
     *around, word = (str(key) for key in path)
     block = _block_at(around)
     known = [key for key in members(block)[0] if key != "*"] if block else []
     if near := almost(word, known):
         return f"did you mean {near}?"
     homes = sorted(home for home in _homes("Spec", "") if home.rpartition(".")[2] == word)
+    outermost = min((home.count(".") for home in homes), default=0)  # process.args rather than those of some hook
+    homes = [home for home in homes if home.count(".") == outermost]
     return f"there is {', '.join(homes[:3])}" if homes else ""
 
 

@@ -12,6 +12,7 @@ from pyruntime.errors import UnsupportedError
 from pyruntime.jsontext import encode
 from pyruntime.linux.caps import CAPABILITIES
 from pyruntime.plan.attributes import MEMORY_FLAGS, MEMORY_MODES
+from pyruntime.plan.hooks import KINDS as HOOKS
 from pyruntime.plan.mounts import IDMAP, OPTIONS, PROPAGATION, RECURSIVE
 from pyruntime.plan.namespaces import KINDS
 from pyruntime.plan.seccomp import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
@@ -38,7 +39,7 @@ def structure() -> dict[str, Any]:
     return {
         "ociVersionMin": OLDEST_SPEC_VERSION,
         "ociVersionMax": SPEC_VERSION,
-        "hooks": [],
+        "hooks": list(HOOKS),
         "mountOptions": sorted((*OPTIONS, *PROPAGATION, *RECURSIVE, *IDMAP, COPY_UP)),
         "linux": {
             "namespaces": sorted(KINDS),

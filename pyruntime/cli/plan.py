@@ -14,7 +14,7 @@ from pyruntime.cli import emit
 from pyruntime.cli.run import id_from_path
 from pyruntime.errors import UsageError
 from pyruntime.jsontext import encode
-from pyruntime.plan.step import CGROUP, NAMESPACES, PARENT, PHASES, PROCESS, ROOTFS
+from pyruntime.plan.step import CGROUP, NAMESPACES, PARENT, PHASES, PROCESS, ROOTFS, STARTED, STOPPED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ HEADINGS = {
     PARENT: "from outside, while the new process waits",
     ROOTFS: "inside, while the host's files are still in sight: build the container's file system",
     PROCESS: "inside, with the host out of sight: become the container's program",
+    STARTED: "on the host, when the program has been executed",
+    STOPPED: "on the host, when the container has been removed",
 }
 TEXT_WIDTH = 64  # of a step; longer ones are wrapped
 BOLD, DIM, PLAIN = "\033[1m", "\033[2m", "\033[0m"

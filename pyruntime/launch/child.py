@@ -29,6 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from pyruntime.launch.hookpoints import HookPoints
     from pyruntime.plan.step import Plan
 
 
@@ -45,6 +46,7 @@ class Launch:
         "cgroup_path",
         "console_fd",
         "filter",
+        "hooks",
         "hop_filter",
         "last_cap",
         "listen_fd",
@@ -57,6 +59,7 @@ class Launch:
     )
 
     plan: Plan
+    hooks: HookPoints | None  # None where the plan has no hooks
     rootfs_path: str
     cgroup_path: str
     rootless: bool
@@ -78,15 +81,25 @@ def become_container(launch: Launch, channel: Channel) -> NoReturn:
         _cut_ties(launch)
         rootfs = Rootfs(launch.rootfs_path, launch.cgroup_path, launch.console_fd, channel)
         rootfs.trees = launch.trees
+        rootfs.hooks = hooks = launch.hooks
         perform(launch.plan.phase(ROOTFS), rootfs)
-        label, waits = rootfs.label, launch.listen_fd >= 0
+        label, waits, report_fd = rootfs.label, launch.listen_fd >= 0, channel.fd
         # Written now: the parent is about to set the rlimits, which it may do only while we are still its own user.
-        prelude = label.prelude(channel.fd, waits=waits) if label else b""
-        hop_fd = exeseal.sealed(launch.listen_fd, -1 if waits else channel.fd, prelude, launch.hop_filter)
+        if hooks and hooks.prepare(launch, channel, label):
+            waits, report_fd = False, hooks.answer_fd  # it is Python that waits
+        prelude = label.prelude(report_fd, waits=waits) if label else b""
+        listen_fd, report_fd = (launch.listen_fd, -1) if waits else (-1, report_fd)
+        hop_fd = exeseal.sealed(listen_fd, report_fd, prelude, launch.hop_filter)
         channel.send(READY)
         channel.expect(GO)
         process = Process(launch.last_cap, rootless=launch.rootless, filter=launch.filter)
         perform(launch.plan.phase(PROCESS), process)
+        if hooks and hooks.are_starting:
+            if process.last_act:  # now: the hooks are the image's programs
+                process.last_act(channel)
+                process.last_act = None
+            channel = hooks.start(launch, channel, hop_fd)
+            hooks.run()
         syscalls.close_range(3 + launch.preserve_fds, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
         if label:
             label.hand_over(channel.fd)

@@ -24,6 +24,10 @@ from pyruntime.errors import KernelError, UnsupportedError
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 # Machine of uname(2) -> (e_machine of the ELF header, the code up to the data at its end: see `image`).
 CODE: dict[str, tuple[int, bytes]] = {
     "x86_64": (62, bytes.fromhex(
@@ -95,28 +99,46 @@ def sealed(listen_fd: int, report_fd: int, prelude: bytes = b"", seccomp: tuple[
     return hop_fd
 
 
-def seal_interpreter() -> None:
+def seal_interpreter(keep: tuple[bytes, ...] | None = None) -> None:
     """Start this very command again from a read-only mount of the interpreter, unless that is where it runs from.
 
     A child that enters a PID namespace which others share is Python until it hops, and a neighbour with CAP_SYS_PTRACE
     may look at it although it is not dumpable. A write through its /proc/PID/exe then meets the mount's read-only flag,
     which nobody can change: the mount belongs to no namespace once its descriptor is closed. It costs a second start
-    of the interpreter, so only who joins a PID namespace does it. Whatever has been read so far is read again.
+    of the interpreter, so only who joins a PID namespace does it, or has hooks of the image's beside Python in its own
+    one. Whatever has been read so far is read again.
 
+    keep: the names of the environment that are passed on; the rest is in no memory of ours any more. None: all are.
     Raises KernelError. runc:libcontainer/exeseal/overlayfs_linux.go does the same by an overlay.
     """
+    env = {name: value for name, value in posix.environ.items() if keep is None or name in keep}
     exe_fd = posix.open("/proc/self/exe", posix.O_RDONLY | posix.O_CLOEXEC)
-    if posix.fstatvfs(exe_fd).f_flag & _ST_RDONLY:
+    start_fd = _read_only(exe_fd)
+    if start_fd == exe_fd and env == posix.environ:
         posix.close(exe_fd)
         return
-    mount_fd = syscalls.open_tree(exe_fd, "", c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_EMPTY_PATH)
-    syscalls.mount_setattr(mount_fd, "", c.AT_EMPTY_PATH, c.MOUNT_ATTR_RDONLY, 0)
     args = [arg.encode("utf-8", "surrogateescape") for arg in sys.orig_argv]
-    env = [name + b"=" + value for name, value in posix.environ.items()]
-    syscalls.execveat(mount_fd, "", args, env, c.AT_EMPTY_PATH)
+    syscalls.execveat(start_fd, "", args, [b"=".join(pair) for pair in env.items()], c.AT_EMPTY_PATH)
 
 
-def execute(hop_fd: int, program: str, args: list[bytes], env: list[bytes]) -> None:
+def _read_only(exe_fd: int) -> int:
+    """A read-only mount of the interpreter; `exe_fd` itself where it is none that a container could write.
+
+    A rootless user may not make such a mount, and a container of theirs can't write what belongs to another.
+    """
+    if posix.fstatvfs(exe_fd).f_flag & _ST_RDONLY:
+        return exe_fd
+    try:
+        mount_fd = syscalls.open_tree(exe_fd, "", c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_EMPTY_PATH)
+    except KernelError as error:
+        if error.errno == errno.EPERM and posix.geteuid() not in (0, posix.fstat(exe_fd).st_uid):
+            return exe_fd
+        raise
+    syscalls.mount_setattr(mount_fd, "", c.AT_EMPTY_PATH, c.MOUNT_ATTR_RDONLY, 0)
+    return mount_fd
+
+
+def execute(hop_fd: int, program: str, args: list[bytes], env: list[bytes]) -> NoReturn:
     """Become the hop, which becomes `program` (an absolute path, or one relative to the working directory).
 
     Returns only by raising KernelError, for example E2BIG. See execveat(2), AT_EMPTY_PATH.

@@ -257,9 +257,15 @@ def _stage(namespaces: Namespaces, channel: Channel) -> int:
         lines = "".join(f"{clock} {seconds} {nanos}\n" for clock, seconds, nanos in namespaces.offsets.offsets)
         _at(namespaces.offsets, lambda: proc.write(offsets_fd, lines.encode(), _OFFSETS))
         posix.close(offsets_fd)
+    told_fd, tell_fd = posix.pipe2(posix.O_CLOEXEC)
     pid, _ = clone3(namespaces.new & ~done | c.CLONE_PARENT, exit_signal=0, pidfd=False)
     if pid:
         channel.send(PID, str(pid))
+        return pid
+    # Until the stage has said it, or ended: a hook that the child asks for is told its pid.
+    posix.close(tell_fd)
+    posix.read(told_fd, 1)
+    posix.close(told_fd)
     return pid
 
 

@@ -12,7 +12,7 @@ from pyruntime.errors import KernelError, ProtocolError
 from pyruntime.launch.child import Launch, become_container
 from pyruntime.launch.namespaces import Namespaces, clone_child, write_maps
 from pyruntime.launch.perform import perform, performs
-from pyruntime.launch.sync import GO, LISTENER, MAPS, PID, READY, TERMINAL, WARNING, Channel, channel_pair
+from pyruntime.launch.sync import GO, HOOK, LISTENER, MAPS, PID, READY, TERMINAL, WARNING, Channel, channel_pair
 from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
 from pyruntime.plan.mounts import MapMount
@@ -123,6 +123,9 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
             from pyruntime.launch.console import receive_master
 
             child.master_fd = receive_master(child.channel.fd)[0]
+        elif word == HOOK and launch.hooks is not None:
+            launch.hooks.serve(fields[0], child.pid)
+            child.channel.send(GO)
         elif word == WARNING:
             report.warn(fields[0])
         else:

@@ -41,6 +41,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyruntime.launch.hookpoints import HookPoints
     from pyruntime.launch.labels import Label
     from pyruntime.launch.sync import Channel
 
@@ -75,7 +76,7 @@ class Rootfs:
     a terminal goes: to a connected --console-socket, or to the parent where that is -1.
     """
 
-    __slots__ = ("cgroup_path", "channel", "console_fd", "label", "mask_fd", "path", "root", "trees")
+    __slots__ = ("cgroup_path", "channel", "console_fd", "hooks", "label", "mask_fd", "path", "root", "trees")
 
     root: Root  # set when the root has become a mount point
 
@@ -84,6 +85,7 @@ class Rootfs:
         self.cgroup_path = cgroup_path
         self.console_fd = console_fd
         self.channel = channel
+        self.hooks: HookPoints | None = None
         self.mask_fd = -1  # an empty read-only tmpfs, once one is mounted
         self.trees: dict[str, int] = {}  # detached mounts that the parent has mapped, by their place in config.json
         self.label: Label | None = None  # what the hop shall ask for, if there is an AppArmor profile

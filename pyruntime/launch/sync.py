@@ -8,7 +8,11 @@ r"""How the parent and the container's child talk while a container is being mad
       | ---- GO ------------------------------------------------>  |
       |                                                            |  (from the stage only:)
       | <--------------------------------------------- PID ------  |  "the child is 1234, I am done"
-      |  meanwhile: device program, state                          |  rootfs, pivot_root
+      |  meanwhile: device program, state                          |  rootfs
+      | <--------------------------------------------- HOOK -----  |  (each of prestart, createRuntime:) "run it"
+      |  runs the hook                                             |
+      | ---- GO ------------------------------------------------>  |
+      |                                                            |  createContainer hooks, pivot_root
       | <--------------------------------------------- TERMINAL -  |  with the pty's master (SCM_RIGHTS)
       | <--------------------------------------------- READY ----  |  in its new root
       |  rlimits, oom score, state, pid file                       |
@@ -27,8 +31,10 @@ r"""How the parent and the container's child talk while a container is being mad
       |  at any time instead: ERROR with all its parts, or WARNING with its text; from the hop -errno of execve
       |  or, made distinct (exeseal.FILTER_FAILED), of seccomp.
 
+With startContainer hooks the child does not hop before they have run: see hookpoints.py.
+
 `start` later connects to the socket start.sock in the state directory: the hop accepts, executes, and the connection is
-closed by that (started) or brings -errno.
+closed by that (started) or brings -errno, or ERROR where a startContainer hook failed.
 
 Messages are datagrams of a SOCK_SEQPACKET pair: one word, then fields separated by NUL, all text, bounded by
 MESSAGE_MAX. The child is our own code up to execve, yet nothing that it says is trusted further than its type.
@@ -47,7 +53,7 @@ from pyruntime.linux import syscalls
 from pyruntime.linux.call import hint as errno_hint
 
 MAPS, GO, PID, TERMINAL, READY, ERROR, WARNING = "maps", "go", "pid", "terminal", "ready", "error", "warning"
-LISTENER = "listener"
+LISTENER, HOOK = "listener", "hook"
 
 MESSAGE_MAX = 65536
 _LABEL_FAILED = 0x20000  # what the hop adds to an errno of the label's (hop/label/x86_64.S); no errno is that large
@@ -100,7 +106,7 @@ class Channel:
         word, *fields = data.decode("utf-8", "surrogateescape").split("\0")
         if word == ERROR:
             raise rebuild_error(fields)
-        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, LISTENER):
+        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, LISTENER, HOOK):
             raise ProtocolError(f"unknown message {word[:40]!r}")
         return word, fields
 
@@ -136,6 +142,14 @@ def execve_error(report: bytes, program: str) -> KernelError:
         return KernelError(call, number, where="config.json#/linux/seccomp", hint=errno_hint("seccomp", number))
     hint = EXECVE_HINTS.get(errors.errno_name(number), "")
     return KernelError(f"execve({program!r})", number, where="config.json#/process/args/0", hint=hint)
+
+
+def start_error(answer: bytes, program: str) -> Error:
+    """What the container's process has answered to `start`: the hop's report, or the ERROR of a startContainer hook."""
+    if len(answer) == _REPORT and answer[-1] == 0xFF:
+        return execve_error(answer, program)
+    word, *fields = answer.decode("utf-8", "surrogateescape").split("\0")
+    return rebuild_error(fields) if word == ERROR else ProtocolError(f"unknown answer {word[:40]!r}")
 
 
 # See aa_change_onexec(2).

@@ -13,7 +13,7 @@ from pyruntime.plan.step import PARENT, PROCESS, ROOTFS, Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pyruntime.plan.seccomp import LoadSeccomp
     from pyruntime.plan.step import Step
@@ -52,9 +52,13 @@ def build(
             *mounts.device_steps(spec),
             *process.terminal_steps(spec),
             mounts.MakeWorkingDirectory("config.json#/process/cwd", spec["process"]["cwd"]),
+            *_hooks(spec, "prestart", "createRuntime", "createContainer"),
             *mounts.closing_steps(spec, no_pivot),
             *(step for step in rare if step.phase == PROCESS),
             *process.process_steps(spec, _filter_steps(spec)),
+            *_hooks(spec, "startContainer"),
+            process.execute_step(spec),
+            *_hooks(spec, "poststart", "poststop"),
         ]
     )
 
@@ -70,6 +74,15 @@ def _rare_steps(spec: Spec) -> list[Step]:
         *attributes.before_root_steps(spec),
         *attributes.process_steps(spec),
     ]
+
+
+def _hooks(spec: Spec, *kinds: str) -> Iterable[Step]:
+    """The hooks of these kinds; their module, too, is imported by those alone that have some."""
+    if not spec.get("hooks"):
+        return ()
+    from pyruntime.plan.hooks import hook_steps
+
+    return hook_steps(spec, *kinds)
 
 
 _RARE_OF_PROCESS = frozenset(("scheduler", "ioPriority", "apparmorProfile", "selinuxLabel"))

@@ -212,7 +212,7 @@ def parent_steps(spec: Spec) -> Iterator[Step]:
 
 
 def process_steps(spec: Spec, filter_steps: Iterable[Step] = ()) -> Iterator[Step]:
-    """From the new root to execve, in the order in which each step still has the rights that it needs.
+    """From the new root to the user's rights, in the order in which each step still has those that it needs.
 
     filter_steps: those of linux.seccomp, which may need a right that the capabilities don't have.
     """
@@ -236,7 +236,13 @@ def process_steps(spec: Spec, filter_steps: Iterable[Step] = ()) -> Iterator[Ste
         _mask(asked.get("inheritable", [])),
         _mask(asked.get("ambient", [])),
     )
-    yield Execute("config.json#/process/args", tuple(process["args"]), tuple(process.get("env", ())), uid)
+
+
+def execute_step(spec: Spec) -> Execute:
+    """The end of it."""
+    process = spec["process"]
+    uid = process.get("user", {}).get("uid", 0)
+    return Execute("config.json#/process/args", tuple(process["args"]), tuple(process.get("env", ())), uid)
 
 
 def _mask(names: list[str]) -> int:

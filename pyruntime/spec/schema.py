@@ -111,12 +111,18 @@ ExecCPUAffinity
   final                    ranges
 
 Hooks
-  prestart                 later
-  createRuntime            later
-  createContainer          later
-  startContainer           later
-  poststart                later
-  poststop                 later
+  prestart                 [Hook]
+  createRuntime            [Hook]
+  createContainer          [Hook]
+  startContainer           [Hook]
+  poststart                [Hook]
+  poststop                 [Hook]
+
+Hook
+  path!                    path
+  args                     [text]
+  env                      [assignment]
+  timeout                  1..2147483647
 
 Linux
   uidMappings              [IDMapping]

@@ -20,7 +20,7 @@ from pyruntime.jsontext import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypedDict, cast
+    from typing import Any, NotRequired, TypedDict, cast
 
     class Record(TypedDict):
         """The content of state.json. The first group is what runtime.md#state shows, the second is our own."""
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         cgroup: str  # absolute host path of the container's cgroup directory, "" if it has none
         cgroupIntended: str  # the same before it was made; alone it may still be another's
         config: bool  # a copy of config.json lies beside the record
+        hooks: NotRequired[list[str]]  # of poststart and poststop those that config.json has; missing: neither
         rootless: bool
 else:
 

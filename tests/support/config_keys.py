@@ -26,15 +26,14 @@ MAPPING = {"containerID": 0, "hostID": 0, "size": 65536}
 THROTTLE = {"major": 8, "minor": 0, "rate": 1000}
 DEADLINE = {"process.scheduler": {"policy": "SCHED_DEADLINE", "runtime": 10000, "deadline": 20000, "period": 30000}}
 HOOK = {"path": "/bin/true"}
+HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 # What the type alone does not tell, and objects with what they need.
 SAMPLES: dict[str, Any] = {
     "annotations": {"org.example.key": "value"},
     "hooks": {"poststop": [HOOK]},
-    **{
-        f"hooks.{name}": [HOOK]
-        for name in ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
-    },
+    **{f"hooks.{name}": [HOOK] for name in HOOK_KINDS},
+    **{f"hooks.{name}[].env": ["A=b"] for name in HOOK_KINDS},
     "linux": {"namespaces": [{"type": "mount"}, {"type": "uts"}]},
     "linux.cgroupsPath": "/pyruntime/x",
     "linux.devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 3}],

@@ -167,7 +167,7 @@ def test_the_plan_is_asked_until_nothing_is_left(tmp_path: Path) -> None:
         (("process", "user"), "giid", "did you mean gid?"),
         (("linux",), "cgroupPath", "did you mean cgroupsPath?"),
         (("linux",), "memory", "there is linux.resources.memory"),
-        ((), "args", "there is linux.seccomp.syscalls[].args, process.args"),
+        ((), "args", "there is process.args"),
         (("linux", "resources", "memory"), "ilmit", "did you mean limit?"),
         (("mounts", 0), "optoins", "did you mean options?"),
         (("linux", "resources"), "readonlyPaths", "there is linux.readonlyPaths"),

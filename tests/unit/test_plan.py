@@ -17,6 +17,7 @@ from pyruntime.linux import constants as c
 from pyruntime.plan import attributes
 from pyruntime.plan import mounts as plan_mounts
 from pyruntime.plan.build import build
+from pyruntime.plan.hooks import KINDS, Hook
 from pyruntime.plan.mounts import BindMount, MountFilesystem, ParsedOptions
 from pyruntime.plan.step import PHASES, Plan, Step
 from pyruntime.spec.default import default_spec
@@ -139,6 +140,14 @@ def rich_config() -> Config:
     spec["mounts"][6]["options"].remove("ro")
     linux["rootfsPropagation"] = "shared"
     linux["personality"] = {"domain": "LINUX32"}
+    spec["hooks"] = {
+        "poststop": [{"path": "/bin/clear"}],
+        "startContainer": [{"path": "/sbin/ldconfig"}],
+        "createContainer": [{"path": "/bin/mounts", "args": ["mounts", "-v"], "timeout": 3}],
+        "createRuntime": [{"path": "/bin/net", "env": ["A=1"]}, {"path": "/bin/net2"}],
+        "poststart": [{"path": "/bin/tell"}],
+        "prestart": [{"path": "/bin/first"}],
+    }
     linux["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "0-1,3", "flags": ["MPOL_F_STATIC_NODES"]}
     linux["mountLabel"] = "system_u:object_r:t"
     linux["intelRdt"] = {"closID": "gold"}
@@ -186,6 +195,10 @@ rootfs config.json#/linux/devices/1: bind the host's /dev/null c 1:3 mode 0666 o
 rootfs config.json#/linux/devices/2: make /dev/pipe p mode 0666 owner 0:0
 rootfs config.json#/process/terminal: open a terminal, bind it to /dev/console, 80 by 25
 rootfs config.json#/process/cwd: make sure that /work is a directory
+rootfs config.json#/hooks/prestart/0: run the prestart hook /bin/first
+rootfs config.json#/hooks/createRuntime/0: run the createRuntime hook /bin/net
+rootfs config.json#/hooks/createRuntime/1: run the createRuntime hook /bin/net2
+rootfs config.json#/hooks/createContainer/0: run the createContainer hook /bin/mounts -v, for at most 3 s
 rootfs config.json#/mounts/8: remount /tmp read-only
 rootfs config.json#/linux/rootfsPropagation: make the new root MS_SHARED
 process config.json#/linux/memoryPolicy: take memory by MPOL_BIND|MPOL_F_STATIC_NODES of the nodes 0,1,3
@@ -193,7 +206,10 @@ process config.json#/linux/personality/domain: set the execution domain LINUX32
 process config.json#/process/user/umask: set the umask to 0077
 process config.json#/process/user: become 1000:100 with 5, 6, enter /work
 process config.json#/linux/seccomp: load a seccomp filter, by the hop: SCMP_ACT_ERRNO but for 1 system calls
+process config.json#/hooks/startContainer/0: run the startContainer hook /sbin/ldconfig
 process config.json#/process/args: execute /bin/server --port 80
+started config.json#/hooks/poststart/0: run the poststart hook /bin/tell
+stopped config.json#/hooks/poststop/0: run the poststop hook /bin/clear
 """
 
 
@@ -232,6 +248,13 @@ def kinds(of: Plan) -> list[str]:
         ("LimitBounding", "BecomeUser", "dropping from the bounding set needs CAP_SETPCAP"),
         ("BecomeUser", "SetCapabilities", "setuid clears the sets"),
         ("SetCapabilities", "Execute", "execve comes last"),
+        ("BindMount", "RuntimeHook", "the mounts are part of the environment that it finds"),
+        ("CreateDevice", "RuntimeHook", "and so are the devices"),
+        ("RuntimeHook", "ContainerHook", "runtime.md says so"),
+        ("ContainerHook", "RemountReadonly", "it may write where the container may not"),
+        ("ContainerHook", "PivotRoot", "its program is the host's"),
+        ("SetCapabilities", "StartHook", "it is a program of the image, with no more rights than the container's own"),
+        ("StartHook", "Execute", "runtime.md says so"),
     ],
 )
 def test_what_must_come_before_what(first: str, then: str, reason: str) -> None:
@@ -500,7 +523,32 @@ def test_every_step_can_be_told(make: Any) -> None:
 
 
 def every_step_class() -> set[type[Step]]:
-    return {kind for kind in Step.__subclasses__() if kind.__module__.startswith("pyruntime.")}
+    found = Step.__subclasses__()
+    for kind in found:
+        found += kind.__subclasses__()
+    # Those with subclasses are what these have in common.
+    return {kind for kind in found if kind.__module__.startswith("pyruntime.") and not kind.__subclasses__()}
+
+
+def test_hooks_of_all_kinds() -> None:
+    """config.md: path, args and env as execve takes them. Without args, the path is argv[0]."""
+    spec = rich_config()
+    hooks = {step.where: step for step in plan(spec) if isinstance(step, Hook)}
+    assert [*hooks] == [
+        *(f"config.json#/hooks/{place}" for place in ("prestart/0", "createRuntime/0", "createRuntime/1")),
+        *(f"config.json#/hooks/{kind}/0" for kind in ("createContainer", "startContainer", "poststart", "poststop")),
+    ]
+    first, timed = hooks["config.json#/hooks/createRuntime/0"], hooks["config.json#/hooks/createContainer/0"]
+    assert (first.path, first.args, first.env, first.timeout) == ("/bin/net", ("/bin/net",), ("A=1",), 0)
+    assert (timed.kind, timed.args, timed.env, timed.timeout) == ("createContainer", ("mounts", "-v"), (), 3)
+    assert hooks["config.json#/hooks/startContainer/0"].env == tuple(spec["process"]["env"])
+
+
+@pytest.mark.parametrize("hooks", [{}, {"prestart": []}, dict.fromkeys(KINDS)])
+def test_no_hooks(hooks: Config) -> None:
+    spec = config()
+    spec["hooks"] = hooks
+    assert lines(plan(spec)) == DEFAULT_PLAN.strip().splitlines()
 
 
 def test_the_rich_config_has_every_kind_of_step() -> None:
@@ -521,7 +569,7 @@ def test_a_plain_config_does_not_import_what_it_has_no_key_for() -> None:
         f"import sys; sys.path.insert(0, {LIBRARY!r})\n"
         "from pyruntime.plan.build import build\n"
         f"build({config()!r}, '/b', 'web', '/web')\n"
-        "print('pyruntime.plan.attributes' in sys.modules)\n"
+        "print('pyruntime.plan.attributes' in sys.modules or 'pyruntime.plan.hooks' in sys.modules)\n"
     )
     run = subprocess.run([sys.executable, FLAGS, "-c", program], check=True, capture_output=True, text=True)
     assert run.stdout == "False\n"
@@ -541,7 +589,7 @@ def test_the_same_input_gives_the_same_plan_and_stays_as_it_was() -> None:
 PURE = """
 import builtins, posix, sys, time
 sys.path.insert(0, {library!r})
-from pyruntime.plan import attributes, seccomp  # as any part, read from a file; late, for few configs have their keys
+from pyruntime.plan import attributes, hooks, seccomp  # as any part, read from a file; late, for few configs have them
 from pyruntime.plan.build import build
 from pyruntime.linux import constants
 emit, leave = posix.write, posix._exit
