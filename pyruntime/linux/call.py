@@ -272,7 +272,7 @@ _HINTS = {
     "sched_setattr EBUSY": "no room for more SCHED_DEADLINE: runtime/period of all such processes exceed what is left",
     "sched_setattr EINVAL": "a policy that this kernel lacks, a priority that the policy does not take (1 to 99 for "
     "SCHED_FIFO and SCHED_RR), or not 1024 ns <= runtime <= deadline <= period",
-    "sched_setattr EOPNOTSUPP": "this kernel was built without CONFIG_UCLAMP_TASK, so it cannot clamp the utilisation",
+    "sched_setattr ENOTSUP": "this kernel was built without CONFIG_UCLAMP_TASK, so it cannot clamp the utilisation",
     "sched_setattr EPERM": "needs CAP_SYS_NICE on the host, or RLIMIT_NICE and RLIMIT_RTPRIO; SCHED_DEADLINE also that "
     "no cpuset or affinity restricts the CPUs; real-time also a cgroup with a share of it (CONFIG_RT_GROUP_SCHED)",
     "set_mempolicy EINVAL": "none of the nodes is online and allowed by cpuset.mems, nodes for a mode that takes none, "
