@@ -194,12 +194,10 @@ def test_create_container_finds_its_program_on_the_host(container: Container, no
 
 def test_create_runtime_can_reach_into_the_namespaces(container: Container) -> None:
     """What network plugins do: the namespaces are there, and the PID leads to them."""
-    script = 'pid=$(sed "s/.*\\"pid\\": *//; s/[^0-9].*//"); nsenter -t $pid -n -- ip link add hooked type dummy'
+    make = "ip link add hooked type veth peer name peer"
+    script = 'pid=$(sed "s/.*\\"pid\\": *//; s/[^0-9].*//"); nsenter -t $pid -n -- ' + make
     container.config["hooks"] = {"createRuntime": [hook(script)]}
-    result = container.run_script("ip link show hooked")
-    if "Operation not supported" in result.stderr or "Unknown device type" in result.stderr:
-        pytest.skip("this kernel has no dummy interfaces")
-    assert result.status == 0, result
+    assert "hooked" in container.output("ip link show hooked")
 
 
 def test_start_container_runs_as_the_containers_user(container: Container, notes: Path) -> None:
