@@ -155,6 +155,7 @@ class Start:
         self.plan = _plan(self.spec, warnings, self.bundle_path, id, options)
         _check_console(self.spec, options)
         _check_preserved(options)
+        _check_devices(self.spec, options)
         self.reserved = False
         self.cgroup: Cgroup | None = None
         self.child: Child | None = None
@@ -200,6 +201,7 @@ class Start:
             parent.check_alive(self.child)
         if self.hooks is not None and not wait:
             self.hooks.started(self.child.pid)
+        self.child.keep_devices()
 
     def come_to_the_foreground(self) -> None:
         """Take the signals that are meant for the container, and its orphans unless --no-subreaper."""
@@ -236,6 +238,7 @@ class Start:
 
     def _undo(self) -> None:
         if self.child is not None:
+            self.child.return_devices()  # before the container's network namespace ends, and they with it
             self.child.kill()
         try:
             if self.cgroup is not None:
@@ -449,6 +452,13 @@ def _check_preserved(options: Options) -> None:
             posix.fstat(fd)
         except OSError as error:
             raise UsageError(f"descriptor {fd} is to be preserved and is not open", where="--preserve-fds") from error
+
+
+def _check_devices(spec: Spec, options: Options) -> None:
+    """The host's network devices are not a user's to take. runc:libcontainer/configs/validate/validator.go"""
+    if options.is_rootless() and spec.get("linux", {}).get("netDevices"):
+        message = "network devices are not supported for rootless containers"
+        raise UnsupportedError(message, where="config.json#/linux/netDevices")
 
 
 def _root_directory(path: str) -> str:

@@ -158,6 +158,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "busybox": busybox,
     "runc": functools.partial(attempt, "runc", "--version"),
     "crun": functools.partial(attempt, "crun", "--version"),
+    "veth": functools.partial(attempt, "unshare", "--net", "ip", "link", "add", "type", "veth"),
     "libseccomp": functools.partial(attempt, sys.executable, "-c", "import ctypes; ctypes.CDLL('libseccomp.so.2')"),
     "strace": functools.partial(attempt, "strace", "-o", "/dev/null", "true"),
     "vm": vm,

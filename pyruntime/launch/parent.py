@@ -12,7 +12,7 @@ from pyruntime.errors import KernelError, ProtocolError
 from pyruntime.launch.child import Launch, become_container
 from pyruntime.launch.namespaces import Namespaces, clone_child, write_maps
 from pyruntime.launch.perform import perform, performs
-from pyruntime.launch.sync import GO, HOOK, LISTENER, MAPS, PID, READY, TERMINAL, WARNING, Channel, channel_pair
+from pyruntime.launch.sync import DEVICE, GO, HOOK, LISTENER, MAPS, PID, READY, TERMINAL, WARNING, Channel, channel_pair
 from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
 from pyruntime.plan.mounts import MapMount
@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyruntime.launch.netdevices import Guests
     from pyruntime.plan.step import Plan
 
 _SIGKILL = 9
@@ -35,9 +36,10 @@ class Child:
     """The container's process as its parent holds it: pid, pidfd, the channel, and the terminal's master or -1.
 
     is_stage: pid is that of the stage which will clone the process, and say so (launch/namespaces.py).
+    guests: the host's network devices that have been moved into the container, until its program runs.
     """
 
-    __slots__ = ("channel", "is_stage", "master_fd", "pid", "pidfd")
+    __slots__ = ("channel", "guests", "is_stage", "master_fd", "pid", "pidfd")
 
     def __init__(self, pid: int, pidfd: int, channel: Channel, *, is_stage: bool) -> None:
         self.is_stage = is_stage
@@ -45,6 +47,7 @@ class Child:
         self.pidfd = pidfd
         self.channel = channel
         self.master_fd = -1
+        self.guests: Guests | None = None
 
     def close(self) -> None:
         """Let go of the descriptors. The process goes on."""
@@ -53,6 +56,18 @@ class Child:
             if fd >= 0:
                 posix.close(fd)
         self.pidfd = self.master_fd = -1
+        self.keep_devices()
+
+    def keep_devices(self) -> None:
+        """The host's network devices are the container's from now on: its program runs."""
+        if self.guests is not None:
+            self.guests.close()
+            self.guests = None
+
+    def return_devices(self) -> None:
+        """The start has failed: bring the host's network devices back."""
+        if self.guests is not None:
+            self.guests.bring_back()
 
     def give_master(self) -> int | None:
         """The terminal's master, if there is one, which is the caller's from now on."""
@@ -119,6 +134,8 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
             _serve_maps(child, launch)
         elif word == PID:
             _take_over(child, int(fields[0]))
+        elif word == DEVICE:
+            _move_device(child, launch, fields[0])
         elif word == TERMINAL:
             from pyruntime.launch.console import receive_master
 
@@ -187,6 +204,8 @@ def _import_performers(plan: Plan) -> None:
         from pyruntime.launch import attributes
 
         attributes.refuse_what_the_host_lacks(plan)
+    if any(type(step).__module__ == "pyruntime.plan.netdevices" for step in plan):
+        from pyruntime.launch import netdevices  # noqa: F401
 
 
 def _serve_maps(child: Child, launch: Launch) -> None:
@@ -196,6 +215,17 @@ def _serve_maps(child: Child, launch: Launch) -> None:
     except KernelError as error:
         error.where = error.where or step.where
         raise
+    child.channel.send(GO)
+
+
+def _move_device(child: Child, launch: Launch, name: str) -> None:
+    from pyruntime.launch.netdevices import Guests
+
+    if child.is_stage:  # which has not had the time to say who the child is
+        _take_over(child, int(child.channel.expect(PID)[0]))
+    if child.guests is None:
+        child.guests = Guests(child.pid)
+    child.guests.take(launch.plan, name)
     child.channel.send(GO)
 
 

@@ -8,6 +8,9 @@ r"""How the parent and the container's child talk while a container is being mad
       | ---- GO ------------------------------------------------>  |
       |                                                            |  (from the stage only:)
       | <--------------------------------------------- PID ------  |  "the child is 1234, I am done"
+      | <--------------------------------------------- DEVICE ---  |  (for each of linux.netDevices:) "give me eth0"
+      |  moves it from its own network namespace                   |
+      | ---- GO ------------------------------------------------>  |
       |  meanwhile: device program, state                          |  rootfs
       | <--------------------------------------------- HOOK -----  |  (each of prestart, createRuntime:) "run it"
       |  runs the hook                                             |
@@ -53,7 +56,7 @@ from pyruntime.linux import syscalls
 from pyruntime.linux.call import hint as errno_hint
 
 MAPS, GO, PID, TERMINAL, READY, ERROR, WARNING = "maps", "go", "pid", "terminal", "ready", "error", "warning"
-LISTENER, HOOK = "listener", "hook"
+LISTENER, HOOK, DEVICE = "listener", "hook", "device"
 
 MESSAGE_MAX = 65536
 _LABEL_FAILED = 0x20000  # what the hop adds to an errno of the label's (hop/label/x86_64.S); no errno is that large
@@ -106,7 +109,7 @@ class Channel:
         word, *fields = data.decode("utf-8", "surrogateescape").split("\0")
         if word == ERROR:
             raise rebuild_error(fields)
-        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, LISTENER, HOOK):
+        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, LISTENER, HOOK, DEVICE):
             raise ProtocolError(f"unknown message {word[:40]!r}")
         return word, fields
 

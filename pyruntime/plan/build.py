@@ -65,15 +65,19 @@ def build(
 
 def _rare_steps(spec: Spec) -> list[Step]:
     """The steps for keys that few configs have, whose module only those import."""
-    if _RARE_OF_PROCESS.isdisjoint(spec["process"]) and _RARE_OF_LINUX.isdisjoint(spec.get("linux", ())):
-        return []
-    from pyruntime.plan import attributes
+    steps: list[Step] = []
+    linux = spec.get("linux", {})
+    if not (_RARE_OF_PROCESS.isdisjoint(spec["process"]) and _RARE_OF_LINUX.isdisjoint(linux)):
+        from pyruntime.plan import attributes
 
-    return [
-        *attributes.parent_steps(spec),
-        *attributes.before_root_steps(spec),
-        *attributes.process_steps(spec),
-    ]
+        steps += attributes.parent_steps(spec)
+        steps += attributes.before_root_steps(spec)
+        steps += attributes.process_steps(spec)
+    if linux.get("netDevices"):
+        from pyruntime.plan import netdevices
+
+        steps += netdevices.device_steps(spec)
+    return steps
 
 
 def _hooks(spec: Spec, *kinds: str) -> Iterable[Step]:

@@ -10,7 +10,7 @@ Read beside runtime-spec specs-go/config.go and schema/*.json; the bounds are th
 from __future__ import annotations
 
 from pyruntime import jsontext
-from pyruntime.errors import ConfigError, Error, UnsupportedError
+from pyruntime.errors import ConfigError, Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # One block a JSON object, named as its TypedDict in spec.types (a test compares the keys). A row is a key (with ! if
 # required) and the kind of its value: a name in NAMED or FORMS; 1..9, a whole number within; a|b, one of these strings;
 # [kind], an array, and [kind]+, one that is not empty; {form=kind}, any keys of that form; Name, another block;
-# v1:kind and other:platform, ignored with a warning; later, refused unless empty; never, refused. A row * refused says
-# that unknown keys are refused, too. Device numbers have 12 and 20 bits inside the kernel, a umask has 9.
+# v1:kind and other:platform, ignored with a warning. A row * refused says that unknown keys are refused, too. Device
+# numbers have 12 and 20 bits inside the kernel, a umask has 9.
 TABLE = """
 Spec
   ociVersion!              version
@@ -132,7 +132,7 @@ Linux
   cgroupsPath              text
   namespaces               [Namespace]
   devices                  [Device]
-  netDevices               later
+  netDevices               {ifname=NetDevice}
   seccomp                  Seccomp
   rootfsPropagation        |private|rprivate|shared|rshared|slave|rslave|unbindable|runbindable
   maskedPaths              [path]
@@ -160,6 +160,9 @@ Device
   fileMode                 u32
   uid                      id
   gid                      id
+
+NetDevice
+  name                     ifname?
 
 Personality
   domain!                  LINUX|LINUX32
@@ -534,17 +537,6 @@ def _object(name: str) -> Check:
     return check_object
 
 
-def _unserved(unless_empty: bool) -> Check:
-    """A key that a later version will serve. What is empty asks for nothing, but for the keys where {} means much."""
-
-    def check_unserved(value: object) -> Sequence[Finding]:
-        if unless_empty and value in ("", [], {}):
-            return ()
-        return [Finding(UnsupportedError, "this version of pyruntime does not serve this key yet")]
-
-    return check_unserved
-
-
 def _ignored(kind: str, why: str) -> Check:
     """A key without a meaning here. Its value is checked all the same; false and empty ask for nothing."""
 
@@ -577,8 +569,6 @@ NAMED: dict[str, Callable[[], Check]] = {
     "architecture": lambda: _choice([f"SCMP_ARCH_{name}" for name in ARCHITECTURES.split()]),
     "filter-flag": lambda: _choice([f"SECCOMP_FILTER_FLAG_{name}" for name in FILTER_FLAGS.split()]),
     "operator": lambda: _choice([f"SCMP_CMP_{name}" for name in OPERATORS.split()]),
-    "later": lambda: _unserved(unless_empty=True),
-    "never": lambda: _unserved(unless_empty=False),
 }
 
 
@@ -618,8 +608,25 @@ def _ranges(text: str) -> str:
     return ""
 
 
+def _interface(text: str) -> str:
+    """What the kernel takes for the name of a network device: netdevice(7), net/core/dev.c:dev_valid_name()."""
+    octets = text.encode(errors="replace")
+    if not 1 <= len(octets) <= 15 or text in (".", "..") or any(octet in b"/: \t\n\v\f\r\xa0" for octet in octets):
+        return "must be the name of a network device: 1 to 15 bytes without blanks, / and :"
+    return ""
+
+
+def _new_interface(text: str) -> str:
+    """The name that a device shall have: none, to keep its own; or a template with %d for the first free number."""
+    if "%" in text.replace("%d", "", 1):
+        return "must have no % but one %d, which stands for a number"
+    return _interface(text) if text else ""
+
+
 FORMS: dict[str, Callable[[str], str]] = {
     "assignment": lambda text: "" if text.find("=") > 0 else "must be of the form NAME=VALUE",  # environ(7)
+    "ifname": _interface,
+    "ifname?": _new_interface,
     "filled": lambda text: "" if text else "must not be empty",
     "path": lambda text: "" if text[:1] == "/" else "must be an absolute path",
     "path?": lambda text: "" if text[:1] in ("/", "") else "must be an absolute path",

@@ -380,6 +380,24 @@ def devices(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
         seen.setdefault(device["path"], index)
 
 
+def net_devices(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """config-linux.md#network-devices. runc:validator.go:/^func netdevices/."""
+    devices = spec.get("linux", {}).get("netDevices")
+    if not devices:
+        return
+    place = ("linux", "netDevices")
+    if "network" not in joined:
+        yield Finding(ConfigError, "needs a network namespace, and linux.namespaces has none", place)
+    seen: dict[str, str] = {}
+    for device, wanted in devices.items():
+        name = wanted.get("name") or device
+        if name in seen:
+            where = (*place, device, "name") if wanted.get("name") else (*place, device)
+            yield Finding(ConfigError, f"the device {seen[name]} is to have the name {name}, too", where)
+        if "%" not in name:
+            seen.setdefault(name, device)
+
+
 def seccomp(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
     """config-linux.md#seccomp. runc:libcontainer/seccomp/seccomp_linux.go:/^func InitSeccomp/."""
     profile = spec.get("linux", {}).get("seccomp") or {}
@@ -416,7 +434,7 @@ def seccomp(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
 
 RULES = (
     *(version, namespaces, names, user_namespace, clocks, sysctls, process, scheduler, capabilities, mounts, devices),
-    *(memory_policy, intel_rdt, seccomp),
+    *(memory_policy, intel_rdt, net_devices, seccomp),
 )
 
 # What each rule reads. One that is not here runs only if the schema has found nothing wrong at all.
@@ -434,5 +452,6 @@ READS = {
     "scheduler": ("process/scheduler",),
     "memory_policy": ("linux/memoryPolicy",),
     "intel_rdt": ("linux/intelRdt",),
+    "net_devices": ("linux/netDevices", "linux/namespaces"),
     "seccomp": ("linux/seccomp",),
 }

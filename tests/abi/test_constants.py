@@ -40,12 +40,19 @@ FAMILIES = {
     "linux/nsfs.h": "NS_",
     "linux/sockios.h": "SIOC",
     "linux/if.h": "IFNAMSIZ IFF_",
-    "sys/socket.h": "AF_ SOCK_",
+    "sys/socket.h": "AF_ SOCK_ SOL_",
+    "linux/netlink.h": "NETLINK_ NLM_ NLMSG_ NLMSGERR_",
+    "linux/rtnetlink.h": "RTM_ RT_",
+    "linux/if_link.h": "IFLA_",
+    "linux/if_addr.h": "IFA_",
     "linux/bpf.h": "BPF_",
     "linux/seccomp.h": "SECCOMP_",
 }
 # Enumerators, which #ifdef does not see.
-ENUMERATORS = ("FSCONFIG_", "PER_", "BPF_MAP_", "BPF_PROG_", "BPF_CGROUP_", "BPF_DEVCG_", "IOPRIO_", "MPOL_")
+ENUMERATORS = (
+    *("FSCONFIG_", "PER_", "BPF_MAP_", "BPF_PROG_", "BPF_CGROUP_", "BPF_DEVCG_", "IOPRIO_", "MPOL_"),
+    *("NLMSGERR_", "RT_SCOPE_", "IFLA_", "IFA_"),
+)
 # Younger than the headers of the oldest system that the tests run on (Debian 12: Linux 6.1).
 SINCE = {
     "F_SEAL_EXEC": (6, 3),

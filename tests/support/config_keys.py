@@ -60,6 +60,7 @@ SAMPLES: dict[str, Any] = {
     "linux.namespaces[].type": "ipc",
     "linux.namespaces[].path": "/proc/1/ns/pid",
     "linux.netDevices": {"eth0": {"name": "eth1"}},
+    "linux.netDevices{}.name": "eth2",
     "linux.personality": {"domain": "LINUX"},
     "linux.resources.blockIO.throttleReadBpsDevice": [THROTTLE],
     "linux.resources.blockIO.throttleReadIOPSDevice": [THROTTLE],

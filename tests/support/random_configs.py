@@ -26,6 +26,8 @@ TEXTS: dict[str, st.SearchStrategy[str]] = {
     "path": st.builds("/{}".format, WORDS | PRINTABLE),
     "path?": st.just("") | st.builds("/{}".format, WORDS | PRINTABLE),
     "word": st.sampled_from(["mlx5_0", "hfi1", "a.b/c~d"]),
+    "ifname": st.sampled_from(["eth0", "lo", "dummy0", "a.b~c"]),
+    "ifname?": st.sampled_from(["", "eth0", "net%d", "a.b~c"]),
     "version": st.sampled_from(["1.0.0", "1.2.1", "1.3.0-rc.1", "1.99.0"]),
     "mempolicy": st.sampled_from([f"MPOL_{name}" for name in MEMORY_MODES.split()]),
     "mempolicyflag": st.sampled_from([f"MPOL_F_{name}" for name in MEMORY_FLAGS.split()]),

@@ -221,6 +221,7 @@ LOOKS_UP = {
     "launch.namespaces._open_offsets": "the host's /proc, before the pivot",
     "launch.hooks._open_directory": "the bundle's directory, on the host",
     "launch.hooks._children": "the host's /proc, in the parent: what a hook that is to end has started",
+    "launch.netdevices.Guests.__init__": "in the parent, on the host: its own namespace and the child's",
     "launch.rootfs.cut_propagation": "the bundle's path on the host and what lies above it",
     "launch.rootfs.bind_root": "the bundle's path on the host",
     "launch.rootfs.bind_mount": "the source of a bind: a path of config.json, on the host",

@@ -244,6 +244,34 @@ ATTRIBUTES = [
         "/linux/memoryPolicy/flags",
         "exclude each other",
     ),
+    *[
+        (
+            {"linux/netDevices": {name: {}}},
+            f"/linux/netDevices/{name.replace('/', '~1')}",
+            "the key must be the name of",
+        )
+        for name in ("", ".", "..", "a/b", "a:b", "a b", "a\u00a0b", "x" * 16, "\u00e9" * 8)
+    ],
+    ({"linux/netDevices": {"a\0": {}}}, "/linux/netDevices/a\0", "the key has a NUL character"),
+    ({"linux/netDevices": []}, "/linux/netDevices", "must be an object"),
+    ({"linux/netDevices": {"eth0": {"name": "a/b"}}}, "/linux/netDevices/eth0/name", "must be the name of a network"),
+    ({"linux/netDevices": {"eth0": {"name": "a%d%d"}}}, "/linux/netDevices/eth0/name", "must have no % but one %d"),
+    ({"linux/netDevices": {"eth0": {"name": "a%s"}}}, "/linux/netDevices/eth0/name", "must have no % but one %d"),
+    (
+        {"linux/netDevices": {"eth0": {"name": "eth1"}, "eth1": {}}},
+        "/linux/netDevices/eth1",
+        "the device eth0 is to have the name eth1, too",
+    ),
+    (
+        {"linux/netDevices": {"eth1": {}, "eth0": {"name": "eth1"}}},
+        "/linux/netDevices/eth0/name",
+        "the device eth1 is to have the name eth1, too",
+    ),
+    (
+        {"linux/netDevices": {"eth0": {}}, "linux/namespaces": [{"type": "mount"}, {"type": "uts"}]},
+        "/linux/netDevices",
+        "needs a network namespace, and linux.namespaces has none",
+    ),
     ({"linux/intelRdt": {"closID": ".."}}, "/linux/intelRdt/closID", "must be the name of one directory"),
     ({"linux/intelRdt": {"closID": "a/b"}}, "/linux/intelRdt/closID", "must be the name of one directory"),
 ]
@@ -339,20 +367,6 @@ def test_sysctl_separators(key: str, path: str) -> None:
     assert sysctl_path(key) == path
 
 
-UNSERVED: list[tuple[str, object]] = [
-    ("linux/netDevices", {"eth0": {}}),
-]
-
-
-@pytest.mark.parametrize(("place", "value"), UNSERVED)
-def test_keys_that_are_not_served_yet_are_refused_by_name(place: str, value: object) -> None:
-    spec = changed({place: value})
-    (problem,) = problems(spec)
-    assert isinstance(problem, UnsupportedError)
-    assert problem.where == f"config.json#/{place}"
-    assert "does not serve this key yet" in problem.message
-
-
 IDS = [{"containerID": 0, "hostID": 1000, "size": 10}]
 
 
@@ -424,6 +438,7 @@ def test_what_asks_for_nothing_passes(place: str, value: object) -> None:
         ("process/ioPriority", {"class": "IOPRIO_CLASS_IDLE"}),
         ("process/execCPUAffinity", {"initial": "0-3,7", "final": " 1 , 2-2 ,,"}),
         ("process/execCPUAffinity", {"initial": "", "final": ""}),
+        ("linux/netDevices", {"eth0": {}, "eth1": {"name": ""}, "a": {"name": "b%d"}, "c": {"name": "b%d"}}),
         (MEMORY_POLICY, {"mode": "MPOL_PREFERRED"}),
         (MEMORY_POLICY, {"mode": "MPOL_WEIGHTED_INTERLEAVE", "nodes": "0-1023"}),
         ("linux/intelRdt", {"closID": "/", "schemata": ["L3:0=f"], "enableMonitoring": True, "memBwSchema": "MB:0=70"}),
