@@ -268,7 +268,9 @@ def test_loopback_is_up_in_a_new_network_namespace(container: Container) -> None
 
 
 def test_loopback_carries_a_packet(container: Container) -> None:
-    script = "nc -l -p 9 > /tmp/got & until echo ping | nc 127.0.0.1 9; do usleep 10000; done; wait; cat /tmp/got"
+    # The listener's stdin stays open: at its end it would close the connection before the packet is there.
+    listen = "sleep 9 | nc -l -p 9 > /tmp/got & "
+    script = listen + "until echo ping | nc 127.0.0.1 9 && grep ping /tmp/got; do usleep 10000; done"
     container.config["root"]["readonly"] = False
     assert container.output(script).splitlines()[-1] == "ping"
 
