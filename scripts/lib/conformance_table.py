@@ -1,0 +1,3 @@
+"""docs/conformance.md"""
+from __future__ import annotations
+def write(place: str, results: dict[str, object]) -> None: ...
