@@ -6,7 +6,6 @@ in for that.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -28,11 +27,12 @@ OTHER_SUITE = "trixie"  # scripts/vm-image installs from it too
 
 
 def suite() -> Path:
-    """The folder of what is made once: `version`, and `suite` with the tests, `runtimetest` and the root file system."""
+    """The folder of what is made once: `version`, and `suite` with the tests and what they need beside them."""
     folder = cache_path() / f"runtime-tools-{digest([TAP, Path(__file__)])}"
     if not (folder / "version").exists():
         need_packages(*GO_PACKAGES, what_for="building the suite of runtime-tools")
-        shutil.rmtree(folder, ignore_errors=True)
+        for old in cache_path().glob("runtime-tools-*"):
+            shutil.rmtree(old)
         (folder / "suite").mkdir(parents=True)
         archive = source_archive(folder / "source")
         say(f"building {archive.name} (once)")
@@ -55,17 +55,17 @@ def source_archive(folder: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         options = apt_options(folder, release)
         say(f"looking for the source of {PACKAGE} in Debian {release or 'of this machine'}")
-        quiet = {"env": clean_environment(), "cwd": folder, "capture_output": True, "check": False}
-        subprocess.run(["apt-get", *options, "--quiet", "update"], **quiet)  # type: ignore[call-overload]
-        subprocess.run(["apt-get", *options, "--download-only", "source", PACKAGE], **quiet)  # type: ignore[call-overload]
+        for command in (["--quiet", "update"], ["--download-only", "source", PACKAGE]):
+            apt = ["apt-get", *options, *command]
+            subprocess.run(apt, env=clean_environment(), cwd=folder, capture_output=True, check=False)
         found = sorted(folder.glob("*.orig.tar.*"))
         if found:
             return found[-1]
-    die(f"apt-get source {PACKAGE} gave nothing, neither for this machine's release nor for {OTHER_SUITE}")
+    return die(f"apt-get source {PACKAGE} gave nothing, neither for this machine's release nor for {OTHER_SUITE}")
 
 
 def apt_options(folder: Path, release: str) -> list[str]:
-    """Options for an apt with source packages of this machine's archives: its own lists, the system's stay as they are."""
+    """Options that give apt this machine's archives for source packages, and lists beside the system's."""
     sources, lists = folder / "sources", folder / "lists"
     sources.mkdir(parents=True)
     (lists / "partial").mkdir(parents=True)
