@@ -20,9 +20,16 @@ def test_nothing_but_skips_is_no_pass() -> None:
     assert judge("1..1\nok 1 # SKIP no AppArmor\n", 0).outcome == "skip"
 
 
-@pytest.mark.parametrize("output", ["", "ok 1 - a\n", "ok 1 - a\n1..2\n", "1..0\n"])
+@pytest.mark.parametrize("output", ["ok 1 - a\n", "ok 1 - a\n1..2\n"])
 def test_a_program_that_breaks_off_has_failed(output: str) -> None:
     assert judge(output, 0).outcome == "fail"
+
+
+def test_a_test_without_results_complains_in_a_detail() -> None:
+    assert judge("TAP version 13\n1..0\n", 0).outcome == "pass"
+    assert judge("", 0).outcome == "pass"
+    assert judge('TAP version 13\n  ---\n  {"error":"no order\\nRefer to"}\n  ...\n1..0\n', 0) == ("fail", ["no order"])
+    assert judge("1..0\n", 1).outcome == "fail"
 
 
 def test_the_exit_status_counts() -> None:
