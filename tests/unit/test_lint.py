@@ -133,7 +133,7 @@ def test_a_rule_that_asks_for_namespaces_says_so(rule: Any) -> None:
 def test_the_plan_is_asked_until_nothing_is_left(tmp_path: Path) -> None:
     spec = sound()
     spec["mounts"] += [
-        {"destination": "/a", "type": "bind", "source": "/", "options": ["bind", "size=1"]},
+        {"destination": "/a", "type": "bind", "source": "/", "options": ["bind", "tmpcopyup"]},
         {"destination": "/b", "source": "/", "options": ["ro"]},
     ]
     spec["linux"]["resources"] |= {
