@@ -54,6 +54,10 @@ REASONS: dict[str, str] = {
         "Kills a container whose program, `true`, has ended, and wants that to succeed. `kill` of a stopped "
         "container must fail (runtime.md#kill)."
     ),
+    "poststart_fail": (
+        "Wants a failing poststart hook to be a warning, as an older specification did; now `start` fails and the "
+        "container ends (runtime.md#lifecycle, step 10)."
+    ),
     "prestart": (
         "Wants prestart hooks at `start`, as an older specification did; they belong to `create` since "
         "(config.md#prestart)."
@@ -67,5 +71,9 @@ REASONS: dict[str, str] = {
     ),
     "process_rlimits": (
         "Go's own start-up code raises the soft RLIMIT_NOFILE of the program that looks (`runtimetest`)."
+    ),
+    "start": (
+        "Creates a container without `process`, and wants only its `start` to fail. runc and we refuse it at `create`, "
+        "as nothing could ever start it."
     ),
 }
