@@ -56,7 +56,7 @@ REASONS: dict[str, str] = {
     ),
     "poststart_fail": (
         "Wants a failing poststart hook to be a warning, as an older specification did; now `start` fails and the "
-        "container ends (runtime.md#lifecycle, step 10)."
+        "container ends (runtime.md#lifecycle, step 9)."
     ),
     "prestart": (
         "Wants prestart hooks at `start`, as an older specification did; they belong to `create` since "

@@ -21,6 +21,8 @@ The validation suite of runtime-tools ({suite}, Debian's source), each test a pr
 controller), and with `--vm` in the test VM, whose cgroups have all of them. A test passes if each of its results does.
 The script wrote this page; the reasons are kept in `scripts/lib/conformance_reasons.py`.
 
+Where a runtime cannot start a container at all, as crun 1.8 on that host, only tests that want an error pass.
+
 """
 
 
