@@ -6,7 +6,6 @@ runc:libcontainer/rootfs_linux.go:/^func prepareRootfs/.
 
 from __future__ import annotations
 
-from pyruntime import report
 from pyruntime.errors import ConfigError, UnsupportedError
 from pyruntime.linux import constants as c
 from pyruntime.plan.step import NAMESPACES, ROOTFS, Step
@@ -438,8 +437,8 @@ def _mount_step(mount: Mount, where: str, bundle_path: str, *, own_view: bool) -
     fstype = mount.get("type", "")
     source = mount.get("source", "")
     if fstype == "bind" or options.flags & c.MS_BIND:
-        if options.data:  # mount(2) ignores them with MS_BIND, so runc does not mind
-            report.warn(f"{where}/options: a bind mount takes no file system options, ignored: {options.data!r}")
+        if options.data:
+            raise ConfigError(f"a bind mount takes no file system options: {options.data!r}", where=f"{where}/options")
         if options.copy_up:
             raise ConfigError("tmpcopyup is for tmpfs, not for a bind mount", where=f"{where}/options")
         if not source:

@@ -457,6 +457,7 @@ MOUNTS = "config.json#/mounts/7"
 @pytest.mark.parametrize(
     ("mount", "kind", "where"),
     [
+        ({"source": "/s", "options": ["bind", "size=1"]}, ConfigError, f"{MOUNTS}/options"),
         ({"source": "/s", "options": ["bind", "tmpcopyup"]}, ConfigError, f"{MOUNTS}/options"),
         ({"options": ["bind"]}, ConfigError, f"{MOUNTS}/source"),
         ({"type": "bind"}, ConfigError, f"{MOUNTS}/source"),
@@ -470,14 +471,6 @@ def test_a_mount_that_cannot_be(mount: Config, kind: type[Error], where: str) ->
     with pytest.raises(kind) as caught:
         plan(spec)
     assert caught.value.where == where
-
-
-def test_options_that_a_bind_mount_does_not_know_are_told_and_ignored() -> None:
-    spec = config()
-    spec["mounts"].append({"destination": "/x", "source": "/s", "options": ["bind", "ro", "size=1", "nosiud"]})
-    with pytest.warns(UserWarning, match=f"{MOUNTS}/options: .*'size=1,nosiud'"):
-        binds = [step for step in plan(spec) if isinstance(step, BindMount)]
-    assert [step.flags for step in binds] == [c.MS_BIND | c.MS_RDONLY]
 
 
 def test_without_a_mount_namespace() -> None:
