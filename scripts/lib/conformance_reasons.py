@@ -50,6 +50,10 @@ REASONS: dict[str, str] = {
         "Its first config starts `/runtimetest`, which it does not put into the root file system; a runtime "
         "that looks at `create` refuses."
     ),
+    "mounts": (
+        "Puts `mode=755` and `size=1k` on bind mounts, which cannot have them: a misspelt `nosuid` would look "
+        "the same. We refuse, as runc does since 1.2."
+    ),
     "pidfile": (
         "Kills a container whose program, `true`, has ended, and wants that to succeed. `kill` of a stopped "
         "container must fail (runtime.md#kill)."
