@@ -44,7 +44,7 @@ def start(id: str, *, root: str) -> None:
         if state != "created":
             raise StateError(f"cannot start an already running container (it is {state})", where=id)
         answer = _connect(store)
-        _unlink(store.file_path(START_SOCKET))
+        store.remove_file(START_SOCKET)
     finally:
         posix.close(lock_fd)
     if answer:
@@ -230,10 +230,3 @@ def _describe(store: Store, record: Record) -> dict[str, Any]:
         shown["annotations"] = record["annotations"]
     shown["owner"] = record["owner"]
     return shown
-
-
-def _unlink(path: str) -> None:
-    try:
-        posix.unlink(path)
-    except FileNotFoundError:
-        return

@@ -196,7 +196,7 @@ class Start:
         record["startTime"] = proc.start_time(self.child.pid)
         self.store.write(record)
         self._publish(self.child)
-        parent.release(self.child, lambda child, fd: self._send_listener(child, fd, record))
+        parent.release(self.child, self._send_listener)
         if launch.filter and wait:
             parent.check_alive(self.child)
         if self.hooks is not None and not wait:
@@ -290,13 +290,16 @@ class Start:
             return None
         from pyruntime.launch.hookpoints import HookPoints
 
-        identity = {
+        return HookPoints(self.plan, self._identity())
+
+    def _identity(self) -> dict[str, Any]:
+        """What a hook and the listener of a seccomp filter are told, besides status and pid (runtime.md#state)."""
+        return {
             "ociVersion": SPEC_VERSION,
             "id": self.store.id,
             "bundle": self.bundle_path,
             "annotations": self.spec.get("annotations") or {},
         }
-        return HookPoints(self.plan, identity)
 
     def _record(self, rootfs: str) -> Record:
         """What the state directory will say, but for the process."""
@@ -352,25 +355,17 @@ class Start:
                 else:
                     launch.filter = program
 
-    def _send_listener(self, child: Child, fd: int, record: Record) -> None:
+    def _send_listener(self, child: Child, fd: int) -> None:
         """Hand the descriptor that is told of a filter's notifications to who waits for it."""
         from pyruntime.launch.seccomp import hand_over_listener
 
         profile = self.spec["linux"]["seccomp"]
-        state = {
-            "ociVersion": record["ociVersion"],
-            "id": record["id"],
-            "status": "creating",
-            "pid": child.pid,
-            "bundle": record["bundle"],
-            "annotations": record["annotations"],
-        }
         message = {
-            "ociVersion": record["ociVersion"],
+            "ociVersion": SPEC_VERSION,
             "fds": ["seccompFd"],
             "pid": child.pid,
             "metadata": profile.get("listenerMetadata", ""),
-            "state": state,
+            "state": {**self._identity(), "status": "creating", "pid": child.pid},
         }
         hand_over_listener(child, fd, profile["listenerPath"], encode(message))
 

@@ -50,7 +50,6 @@ class Launch:
         "hop_filter",
         "last_cap",
         "listen_fd",
-        "original_mask",
         "plan",
         "preserve_fds",
         "rootfs_path",
@@ -67,7 +66,6 @@ class Launch:
     listen_fd: int
     console_fd: int
     preserve_fds: int
-    original_mask: set[int]
     trees: dict[str, int]
     filter: bytes
     hop_filter: tuple[int, bytes]  # the flags of seccomp(2), too
@@ -78,7 +76,7 @@ def become_container(launch: Launch, channel: Channel) -> NoReturn:
     try:
         report.sinks[:] = [lambda level, message: _pass_on(channel, level, message)]
         _seal()
-        _cut_ties(launch)
+        _cut_ties()
         rootfs = Rootfs(launch.rootfs_path, launch.cgroup_path, launch.console_fd, channel)
         rootfs.trees = launch.trees
         rootfs.hooks = hooks = launch.hooks
@@ -123,7 +121,7 @@ def _seal() -> None:
         finders.clear()
 
 
-def _cut_ties(launch: Launch) -> None:
+def _cut_ties() -> None:
     """Leave the caller's session, die with the parent until we are ready, and take none of its signal state along."""
     posix.setsid()
     syscalls.prctl(c.PR_SET_PDEATHSIG, _signal.SIGKILL)

@@ -14,6 +14,7 @@ from pyruntime import report
 from pyruntime.errors import ConfigError, Error, KernelError
 from pyruntime.launch.paths import Root
 from pyruntime.launch.perform import performs
+from pyruntime.launch.rootfs import is_null
 from pyruntime.linux import caps, syscalls
 from pyruntime.linux import constants as c
 from pyruntime.plan.process import (
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from pyruntime.launch.sync import Channel
 
-_S_IFMT, _S_IFREG, _S_IFDIR = 0o170000, 0o100000, 0o040000
 _PASSWD_MAX = 1 << 20  # bytes of /etc/passwd that are looked at for a home directory
 
 
@@ -174,9 +174,7 @@ def own_stdio(uid: int) -> None:
     Companion: runc:libcontainer/init_linux.go:/^func fixStdioPermissions/.
     """
     for fd in (0, 1, 2):
-        status = posix.fstat(fd)
-        is_null = status.st_mode & c.S_IFMT == c.S_IFCHR and status.st_rdev == posix.makedev(1, 3)
-        if status.st_uid == uid or is_null:
+        if posix.fstat(fd).st_uid == uid or is_null(fd):
             continue
         try:
             posix.fchown(fd, uid, -1)
@@ -199,7 +197,7 @@ def _home(uid: int) -> str:
     finally:
         root.close()
     try:
-        text = posix.read(fd, _PASSWD_MAX) if posix.fstat(fd).st_mode & _S_IFMT == _S_IFREG else b""
+        text = posix.read(fd, _PASSWD_MAX) if posix.fstat(fd).st_mode & c.S_IFMT == c.S_IFREG else b""
     finally:
         posix.close(fd)
     for line in text.split(b"\n"):
@@ -236,8 +234,8 @@ def _find_program(name: str, path: str) -> str:
 def _why_not_executable(path: str) -> str:
     """Why the current user can't execute `path`, or "". See access(2): X_OK for root is any of the three x bits."""
     try:
-        kind = posix.stat(path).st_mode & _S_IFMT
-        if kind == _S_IFDIR:
+        kind = posix.stat(path).st_mode & c.S_IFMT
+        if kind == c.S_IFDIR:
             return "is a directory"
         if not posix.access(path, posix.X_OK, effective_ids=True):
             return "permission denied"

@@ -45,8 +45,7 @@ if TYPE_CHECKING:
     from pyruntime.launch.labels import Label
     from pyruntime.launch.sync import Channel
 
-_S_IFMT, _S_IFDIR, _S_IFCHR, _S_IFBLK, _S_IFIFO = 0o170000, 0o040000, 0o020000, 0o060000, 0o010000
-_NODE_TYPES = {"c": _S_IFCHR, "b": _S_IFBLK, "p": _S_IFIFO}
+_NODE_TYPES = {"c": c.S_IFCHR, "b": c.S_IFBLK, "p": c.S_IFIFO}
 
 # A mount inside procfs would let the image fake what the runtime and the container's own tools trust. These files are
 # what lxcfs replaces with true figures for the container; runc:libcontainer/rootfs_linux.go:/^func checkProcMount/.
@@ -274,7 +273,7 @@ def mask_path(step: MaskPath, rootfs: Rootfs) -> None:
     if found is None:
         return
     try:
-        if posix.fstat(found).st_mode & _S_IFMT != _S_IFDIR:
+        if posix.fstat(found).st_mode & c.S_IFMT != c.S_IFDIR:
             null_fd = posix.open("/dev/null", O_PATH)
             _verify_null(null_fd)
             _use(null_fd, lambda fd: syscalls.mount(proc_fd(fd), proc_fd(found), "", c.MS_BIND, ""))
@@ -324,10 +323,14 @@ def share_root(step: SharedRoot, _rootfs: Rootfs) -> None:
     syscalls.mount("", "/", "", step.flags, "")
 
 
-def _verify_null(fd: int) -> None:
-    """A regular file may carry the same st_rdev, so the type counts too."""
+def is_null(fd: int) -> bool:
+    """Whether it is the null device. A regular file may carry the same st_rdev, so the type counts too."""
     status = posix.fstat(fd)
-    if status.st_mode & _S_IFMT != _S_IFCHR or status.st_rdev != posix.makedev(*DEFAULT_DEVICES["null"]):
+    return status.st_mode & c.S_IFMT == c.S_IFCHR and status.st_rdev == posix.makedev(*DEFAULT_DEVICES["null"])
+
+
+def _verify_null(fd: int) -> None:
+    if not is_null(fd):
         raise Error("/dev/null of the host is not the null device")
 
 
@@ -366,7 +369,7 @@ def _open_kernel_directory(target: str, rootfs: Rootfs) -> int:
 
 def _open_like(mode: int, target: str, rootfs: Rootfs) -> int:
     """What a bind of something of this mode covers, made where missing: a directory, or else an empty file."""
-    if mode & _S_IFMT == _S_IFDIR:
+    if mode & c.S_IFMT == c.S_IFDIR:
         return _open_directory(target, rootfs)[0]
     return rootfs.root.make_file(target)
 
@@ -442,7 +445,7 @@ def _flags_of(fd: int) -> int:
 def _own_device(step: CreateDevice, fd: int) -> None:
     """Set the mode, which the umask has cut, and the owner; by /proc, for O_PATH takes neither fchmod nor fchown."""
     status = posix.fstat(fd)
-    if status.st_mode & _S_IFMT != _NODE_TYPES[step.kind]:
+    if status.st_mode & c.S_IFMT != _NODE_TYPES[step.kind]:
         raise Error(f"{step.path} is not the device that was made a moment ago")
     posix.chmod(proc_fd(fd), step.mode)
     posix.chown(proc_fd(fd), step.uid, step.gid)

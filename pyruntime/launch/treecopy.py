@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import posix
 
+from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 
-_S_IFMT, _S_IFDIR, _S_IFREG, _S_IFLNK = 0o170000, 0o040000, 0o100000, 0o120000
 _READ = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _CHUNK = 1 << 20  # bytes a sendfile
 
@@ -32,12 +32,12 @@ def copy_up(hidden_fd: int, mounted_fd: int) -> None:
 def _copy_entries(source_fd: int, target_fd: int) -> None:
     for name in posix.listdir(source_fd):
         status = posix.stat(name, dir_fd=source_fd, follow_symlinks=False)
-        kind = status.st_mode & _S_IFMT
-        if kind == _S_IFDIR:
+        kind = status.st_mode & c.S_IFMT
+        if kind == c.S_IFDIR:
             _copy_directory(name, status, source_fd, target_fd)
-        elif kind == _S_IFREG:
+        elif kind == c.S_IFREG:
             _copy_file(name, status, source_fd, target_fd)
-        elif kind == _S_IFLNK:
+        elif kind == c.S_IFLNK:
             posix.symlink(posix.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
             posix.chown(name, status.st_uid, status.st_gid, dir_fd=target_fd, follow_symlinks=False)
         else:

@@ -162,6 +162,10 @@ class Store:
         finally:
             posix.close(file_fd)
 
+    def remove_file(self, name: str) -> None:
+        """Remove one file of the directory; that it is gone already is no error. Raises OSError."""
+        _unlink(self.file_path(name))
+
     def remove(self) -> None:
         """Remove the directory and the files in it; that it is gone already is no error. Raises KernelError."""
         try:
