@@ -9,7 +9,6 @@ Read beside rtnetlink(7), netlink(7) and vishvananda/netlink, which runc:libcont
 from __future__ import annotations
 
 import posix
-from _socket import socket
 from _struct import calcsize, pack, unpack_from
 from errno import ENODEV
 from sys import byteorder
@@ -17,17 +16,14 @@ from sys import byteorder
 from pyruntime.errors import KernelError
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
+from pyruntime.linux.netlink_socket import NetlinkSocket, attribute, attributes, open_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pyruntime.linux.netlink_socket import Attributes
 
-    Attributes = dict[int, bytes]
-
-_HEADER = "=IHHII"  # struct nlmsghdr: length, type, flags, sequence, port
 _LINK = "=BxHiII"  # struct ifinfomsg: family, type, index, flags, change
 _ADDRESS = "=BBBBI"  # struct ifaddrmsg: family, prefixlen, flags, scope, index
-_MESSAGE_MAX = 65536  # more than the 32 KiB in which the kernel answers at most
 
 
 class Link:
@@ -58,34 +54,29 @@ class Address:
         return bool(int.from_bytes(self.attributes.get(c.IFA_FLAGS, b""), byteorder) & c.IFA_F_PERMANENT)
 
 
-class Netlink:
+class Netlink(NetlinkSocket):
     """A socket to the network namespace of this process, or to the one of `namespace_fd`. To be closed."""
 
-    __slots__ = ("_sequence", "_socket")
+    __slots__ = ()
 
     def __init__(self, namespace_fd: int = -1) -> None:
         """Raises KernelError; OSError if there can be no socket."""
-        self._sequence = 0
         if namespace_fd < 0:
-            self._socket = _open()
+            super().__init__(open_socket(c.NETLINK_ROUTE))
             return
         home_fd = posix.open("/proc/self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
         try:
             syscalls.setns(namespace_fd, c.CLONE_NEWNET)
             try:
-                self._socket = _open()
+                super().__init__(open_socket(c.NETLINK_ROUTE))
             finally:
                 syscalls.setns(home_fd, c.CLONE_NEWNET)
         finally:
             posix.close(home_fd)
 
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
     def find(self, name: str) -> Link | None:
         """The device of this name, or of this alternative name; None if there is none. Raises KernelError."""
-        request = pack(_LINK, 0, 0, 0, 0, 0) + _attribute(c.IFLA_IFNAME, _text(name))
+        request = pack(_LINK, 0, 0, 0, 0, 0) + attribute(c.IFLA_IFNAME, _text(name))
         try:
             answers = self._ask(c.RTM_GETLINK, 0, request, f"RTM_GETLINK({name!r})")
         except KernelError as error:
@@ -93,7 +84,7 @@ class Netlink:
                 return None
             raise
         _, _, index, flags, _ = unpack_from(_LINK, answers[0])
-        found = _attributes(answers[0], calcsize(_LINK))[c.IFLA_IFNAME]
+        found = attributes(answers[0], calcsize(_LINK))[c.IFLA_IFNAME]
         return Link(index, found.rstrip(b"\0").decode(errors="surrogateescape"), flags)
 
     def move(self, link: Link, namespace_fd: int, name: str) -> None:
@@ -103,8 +94,8 @@ class Netlink:
         """
         request = (
             pack(_LINK, 0, 0, link.index, 0, 0)
-            + _attribute(c.IFLA_NET_NS_FD, pack("=I", namespace_fd))
-            + _attribute(c.IFLA_IFNAME, _text(name))
+            + attribute(c.IFLA_NET_NS_FD, pack("=I", namespace_fd))
+            + attribute(c.IFLA_IFNAME, _text(name))
         )
         self._ask(c.RTM_SETLINK, c.NLM_F_ACK, request, f"RTM_SETLINK({link.name!r}, IFLA_NET_NS_FD, {name!r})")
 
@@ -120,7 +111,7 @@ class Netlink:
         for answer in self._ask(c.RTM_GETADDR, c.NLM_F_DUMP, request, "RTM_GETADDR"):
             family, prefixlen, _, scope, index = unpack_from(_ADDRESS, answer)
             if index == link.index:
-                found.append(Address(family, prefixlen, scope, _attributes(answer, calcsize(_ADDRESS))))
+                found.append(Address(family, prefixlen, scope, attributes(answer, calcsize(_ADDRESS))))
         return found
 
     def add_address(self, link: Link, address: Address, kinds: tuple[int, ...]) -> None:
@@ -128,90 +119,14 @@ class Netlink:
         request = pack(_ADDRESS, address.family, address.prefixlen, 0, address.scope, link.index)
         for kind in kinds:
             if kind in address.attributes:
-                request += _attribute(kind, address.attributes[kind])
+                request += attribute(kind, address.attributes[kind])
         flags = c.NLM_F_ACK | c.NLM_F_CREATE | c.NLM_F_EXCL
         self._ask(c.RTM_NEWADDR, flags, request, f"RTM_NEWADDR({link.name!r}, {_shown(address)!r})")
-
-    def _ask(self, kind: int, flags: int, payload: bytes, call: str) -> list[bytes]:
-        """Send one request; the payloads of its answers. `call` tells it in an error.
-
-        A dump that was interrupted by a change is asked for anew: netlink(7) has no other remedy.
-        """
-        while True:
-            self._sequence += 1
-            size = calcsize(_HEADER) + len(payload)
-            header = pack(_HEADER, size, kind, flags | c.NLM_F_REQUEST, self._sequence, 0)
-            try:
-                self._socket.send(header + payload)
-                answers = self._answers(flags, call)
-            except OSError as error:
-                if isinstance(error, KernelError):
-                    raise
-                raise KernelError(call, error.errno or 0) from error
-            if answers is not None:
-                return answers
-
-    def _answers(self, flags: int, call: str) -> list[bytes] | None:
-        """The payloads up to the end of the answer; None if a dump was interrupted."""
-        dump, complete = flags & c.NLM_F_DUMP == c.NLM_F_DUMP, True
-        answers: list[bytes] = []
-        while True:
-            for kind, got, sequence, payload in _messages(self._socket.recv(_MESSAGE_MAX)):
-                if sequence != self._sequence:
-                    continue  # what is left of a request that failed
-                complete &= not got & c.NLM_F_DUMP_INTR
-                if kind in (c.NLMSG_ERROR, c.NLMSG_DONE):
-                    number = -unpack_from("=i", payload)[0] if len(payload) >= 4 else 0
-                    if number > 0:
-                        raise KernelError(call, number, hint=_explanation(got, payload))
-                    return answers if complete else None
-                answers.append(payload)
-                if not dump and not flags & c.NLM_F_ACK:
-                    return answers
-
-
-def _open() -> socket:
-    opened = socket(c.AF_NETLINK, c.SOCK_RAW | c.SOCK_CLOEXEC, c.NETLINK_ROUTE)
-    opened.setsockopt(c.SOL_NETLINK, c.NETLINK_EXT_ACK, 1)
-    opened.setsockopt(c.SOL_NETLINK, c.NETLINK_CAP_ACK, 1)  # an error without the request, before its explanation
-    return opened
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """The messages of one datagram: (type, flags, sequence, payload)."""
-    at, header = 0, calcsize(_HEADER)
-    while at + header <= len(data):
-        length, kind, flags, sequence, _ = unpack_from(_HEADER, data, at)
-        yield kind, flags, sequence, data[at + header : at + length]
-        at += max(length, header) + 3 & ~3
 
 
 def _text(name: str) -> bytes:
     """A device's name, which may be any bytes, as a C string."""
     return name.encode(errors="surrogateescape") + b"\0"
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    """struct rtattr with its value, padded to 4 bytes. See rtnetlink(7)."""
-    return pack("=HH", len(value) + 4, kind) + value + bytes(-len(value) % 4)
-
-
-def _attributes(payload: bytes, at: int) -> Attributes:
-    """The attributes of a message from `at` on."""
-    found = {}
-    while at + 4 <= len(payload):
-        length, kind = unpack_from("=HH", payload, at)
-        found[kind] = payload[at + 4 : at + length]
-        at += max(length, 4) + 3 & ~3
-    return found
-
-
-def _explanation(flags: int, payload: bytes) -> str:
-    """What the kernel says of an error besides its number: struct nlmsgerr, then attributes."""
-    if not flags & c.NLM_F_ACK_TLVS:
-        return ""
-    text = _attributes(payload, 4 + calcsize(_HEADER)).get(c.NLMSGERR_ATTR_MSG, b"")
-    return text.rstrip(b"\0").decode(errors="replace")
 
 
 def _shown(address: Address) -> str:
