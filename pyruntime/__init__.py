@@ -15,7 +15,20 @@ if TYPE_CHECKING:
 
 __version__ = version.VERSION
 
-__all__ = ("__version__", "create", "delete", "kill", "list_containers", "plan_bundle", "run", "start", "state")
+__all__ = (
+    "__version__",
+    "create",
+    "delete",
+    "kill",
+    "list_containers",
+    "pause",
+    "plan_bundle",
+    "processes",
+    "resume",
+    "run",
+    "start",
+    "state",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ import time
 
 from pyruntime import report
 from pyruntime.cgroup.manager import Cgroup
-from pyruntime.errors import Error, HookError, KernelError, NotFoundError, StateError
+from pyruntime.errors import Error, HookError, KernelError, NotFoundError, StateError, UnsupportedError
 from pyruntime.state.status import START_SOCKET, is_alive, status
 from pyruntime.state.store import Store, listing
 
@@ -41,8 +41,10 @@ def start(id: str, *, root: str) -> None:
         state = status(record, store)
         if state == "stopped":
             raise StateError("cannot start a container that has stopped", where=id)
+        if state == "running":
+            raise StateError("cannot start an already running container", where=id)
         if state != "created":
-            raise StateError(f"cannot start an already running container (it is {state})", where=id)
+            raise StateError(f"cannot start a container in the {state} state", where=id)
         answer = _connect(store)
         store.remove_file(START_SOCKET)
     finally:
@@ -67,20 +69,64 @@ def start(id: str, *, root: str) -> None:
 def kill(id: str, signal: int, *, root: str, all: bool = False) -> None:
     """Send a signal, by number, to the container's init; `all`: to every process of its cgroup (runtime.md#kill).
 
-    Raises StateError if it is not running, NotFoundError. runc:kill.go
+    Where its processes have no PID namespace of their own that would end with the init, SIGKILL is for all of them,
+    and works when the init is gone, too. Raises NotFoundError; StateError if it is not running, but not with `all`.
+    runc:kill.go, where --all has nothing left to do; before 1.2, and in crun, it means what it says.
+    """
+    record = Store(root, id).read()
+    concerns_all = all or (signal == _signal.SIGKILL and "sharesPids" in record)
+    if concerns_all and record["cgroup"]:
+        cgroup = Cgroup(record["cgroup"])
+        if not all and not is_alive(record) and not cgroup.pids(recursive=True):
+            raise StateError("container not running", where=id)
+        cgroup.signal(signal)
+    elif is_alive(record):
+        if concerns_all:
+            report.warn("the container has no cgroup, so its first process alone is sent the signal")
+        _signal_init(record, signal)
+    elif not all:
+        raise StateError("container not running", where=id)
+
+
+def pause(id: str, *, root: str) -> None:
+    """Stop every process of the container in the cgroup freezer; returns when they have stopped.
+
+    Raises StateError if it is not running or does not stop (then it goes on), NotFoundError, UnsupportedError if it has
+    no cgroup, KernelError. runc:pause.go, runc:libcontainer/container_linux.go:/^func .*Pause/
     """
     store = Store(root, id)
     record = store.read()
-    if all and record["cgroup"]:
-        cgroup = Cgroup(record["cgroup"])
-        if signal == _signal.SIGKILL:
-            cgroup.kill()
-        else:
-            cgroup.signal(signal)
-        return
-    if status(record, store) in ("stopped", "creating"):
-        raise StateError("container not running", where=id)
-    _signal_init(record, signal)
+    state = status(record, store)
+    if state not in ("created", "running"):
+        raise StateError(f"container not running: it is {state}", where=id)
+    cgroup = _cgroup(record)
+    try:
+        cgroup.freeze()
+    except StateError:
+        cgroup.thaw()
+        raise
+
+
+def resume(id: str, *, root: str) -> None:
+    """Let the processes of a paused container go on. Raises StateError if it is not paused, NotFoundError, KernelError.
+
+    runc:pause.go, runc:libcontainer/container_linux.go:/^func .*Resume/
+    """
+    store = Store(root, id)
+    record = store.read()
+    if (state := status(record, store)) != "paused":
+        raise StateError(f"container not paused: it is {state}", where=id)
+    _cgroup(record).thaw()
+
+
+def processes(id: str, *, root: str) -> list[int]:
+    """The process IDs of all that runs in the container, by its cgroup; those that we can't see are left out.
+
+    None run in a stopped container, as a rule: without a PID namespace of its own, some may.
+    Raises NotFoundError, UnsupportedError if it has no cgroup. runc:ps.go
+    """
+    record = Store(root, id).read()
+    return [pid for pid in _cgroup(record).pids(recursive=True) if pid]
 
 
 def delete(id: str, *, root: str, force: bool = False) -> None:
@@ -146,6 +192,14 @@ def _connect(store: Store) -> bytes:
         raise KernelError(f"connect({START_SOCKET!r})", error.errno or 0, where=store.id) from error
     finally:
         posix.close(directory_fd)
+
+
+def _cgroup(record: Record) -> Cgroup:
+    """The container's cgroup. Raises UnsupportedError if it has none."""
+    if not record["cgroup"]:
+        hint = "its user may not make any: see Delegate= in systemd.resource-control(5)"
+        raise UnsupportedError("the container has no cgroup", where=record["id"], hint=hint)
+    return Cgroup(record["cgroup"])
 
 
 def _signal_init(record: Record, signal: int) -> None:

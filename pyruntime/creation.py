@@ -320,6 +320,8 @@ class Start:
             "config": True,
             "rootless": self.options.is_rootless(),
         }
+        if not any(n["type"] == "pid" and not n.get("path") for n in self.spec.get("linux", {}).get("namespaces", ())):
+            record["sharesPids"] = True
         lists = self.spec.get("hooks", {})
         if lists.get("poststart") or lists.get("poststop"):
             record["hooks"] = [kind for kind in ("poststart", "poststop") if lists.get(kind)]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _REMOVE_SECONDS = 5.0  # how long killed processes may take to leave before a removal fails
 _FREEZE_SECONDS = 10.0
+_THAW_SECONDS = 1.0  # at once, unless a cgroup above is frozen
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _GONE = (errno.ENOENT, errno.ENODEV)  # removed before, or between open and read
 
@@ -147,28 +148,40 @@ class Cgroup:
         if number == 9:
             self.kill()
             return
-        paused = "1" in self._read_or_empty("cgroup.freeze")
-        if not paused:
-            self.freeze(True)
+        if not self.exists():
+            return
+        paused = "frozen 1" in self._read_or_empty("cgroup.events")
         try:
+            if not paused:
+                self.freeze()
             _signal_each(self.pids(recursive=True), number)
         finally:
             if not paused:
-                self.freeze(False)
+                self.thaw()
 
-    def freeze(self, frozen: bool) -> None:
-        """Stop every process inside, or let all go on, and wait until that is so (cgroup-v2.rst, cgroup.freeze).
+    def freeze(self) -> None:
+        """Stop every process inside and below, and wait until all have stopped (cgroup-v2.rst, cgroup.freeze).
 
-        Raises KernelError, StateError if some process does not stop (it hangs in the kernel, state D).
+        Raises KernelError; StateError if some process does not stop (it hangs in the kernel, state D). The others have
+        stopped even so. Companion: opencontainers/cgroups:fs2/freezer.go:/^func setFreezer/.
+        """
+        proc.write_file(f"{self.path}/cgroup.freeze", b"1")
+        if not self.wait_for("frozen 1", _FREEZE_SECONDS):
+            raise StateError(f"processes in {self.path} did not freeze within {_FREEZE_SECONDS:.0f} seconds")
+
+    def thaw(self) -> None:
+        """Let every process inside and below go on, and wait until they do. A cgroup that is gone is no error.
+
+        Raises KernelError; StateError where a cgroup above keeps them frozen.
         """
         try:
-            proc.write_file(f"{self.path}/cgroup.freeze", b"1" if frozen else b"0")
+            proc.write_file(f"{self.path}/cgroup.freeze", b"0")
         except KernelError as error:
             if error.errno in _GONE:
                 return
             raise
-        if frozen and not self.wait_for("frozen 1", _FREEZE_SECONDS):
-            raise StateError(f"processes in {self.path} did not freeze within {_FREEZE_SECONDS:.0f} seconds")
+        if not self.wait_for("frozen 0", _THAW_SECONDS):
+            raise StateError(f"{self.path} stays frozen", hint="a cgroup above it is: see cgroup.freeze of each")
 
     def wait_for(self, event: str, seconds: float) -> bool:
         """Wait until cgroup.events holds the line `event`, such as "populated 0"; False if that takes too long.

@@ -17,8 +17,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from pyruntime.cli import manual
-from pyruntime.cli.options import COMMANDS, COUNT, DEFAULT_ROOT, DIRECTORY, FILE, FLAG, GLOBAL
-from pyruntime.cli.parse import Call, key_of
+from pyruntime.cli.options import COMMANDS, COUNT, DEFAULT_ROOT, DIRECTORY, FILE, FLAG, GLOBAL, WORDS
+from pyruntime.cli.parse import Call, key_of, without_dashes
 from pyruntime.errors import UsageError
 
 TYPE_CHECKING = False
@@ -87,20 +87,21 @@ class Program(click.Group):
 
 
 def _command(row: Command) -> click.Command:
-    name, options, operands, takes_args, handler, summary = row
+    name, options, operands, follows, handler, summary = row
     parameters: list[click.Parameter] = [_option(option) for option in options if option[0] != "help"]
     for number, word in enumerate(operands):
         parameters.append(Operand(number, word))
-    if takes_args:
-        # `--` is where options end for click; that it must stand here is a matter for cli.parse.
-        parameters.append(click.Argument(["args"], metavar="[-- CMD ARGS...]", nargs=-1, type=click.UNPROCESSED))
+    if follows:
+        # `--` is where options end for click; that it must stand before a command is a matter for cli.parse.
+        parameters.append(click.Argument(["args"], metavar=follows, nargs=-1, type=click.UNPROCESSED))
 
     @click.pass_obj
     def take(call: Call, /, **values: Any) -> None:
         call.verb, call.handler = name, handler
         given = [values.pop(f"operand{number}") for number in range(len(operands))]
         call.operands = [text for text in given if text is not None]
-        call.args = list(values.pop("args", ())) or None
+        words = list(values.pop("args", ()))
+        call.args = (without_dashes(words) if follows == WORDS else words) or None
         call.options = {**values, "help": False}
 
     return click.Command(
@@ -109,7 +110,7 @@ def _command(row: Command) -> click.Command:
         short_help=summary,
         params=parameters,
         callback=take,
-        context_settings=HELP_NAMES,
+        context_settings={**HELP_NAMES, "allow_interspersed_args": follows != WORDS},
     )
 
 

@@ -49,11 +49,11 @@ def _find_click() -> None:
 def plain_help(verb: str) -> str:
     """Help without click: the table as it stands."""
     if not verb:
-        rows = [(name, text) for name, _options, _operands, _args, _handler, text in COMMANDS]
+        rows = [(name, text) for name, _options, _operands, _follows, _handler, text in COMMANDS]
         return "Usage: pyruntime [OPTIONS] COMMAND [ARGS]...\n\n" + _columns(rows) + "\n" + _columns(_rows(GLOBAL))
-    for name, options, operands, takes_args, _handler, text in COMMANDS:
+    for name, options, operands, follows, _handler, text in COMMANDS:
         if name == verb:
-            usage = " ".join(("pyruntime", name, "[OPTIONS]", *operands, *(("[-- CMD ARGS]",) if takes_args else ())))
+            usage = " ".join(("pyruntime", name, "[OPTIONS]", *operands, follows)).rstrip()
             return f"Usage: {usage}\n\n  {text}\n\n" + _columns(_rows(options))
     raise LookupError(verb)
 

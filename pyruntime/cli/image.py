@@ -5,9 +5,9 @@ a read, and the bookkeeping of importlib. The image holds their compiled code in
 have run it, so that the launcher (launcher.py) has only to run it. Nothing in a module can tell the difference, and
 whatever is not in the image is imported as ever.
 
-There are two: `control` for state, start, kill and delete; `launch` for run and create, which holds the other's
-modules too; and small ones for what few configs need. Written at install, by the interpreter that will read them:
-marshal's format is the bytecode's.
+There are two: `control` for the verbs that look at containers or end them; `launch` for run and create, which holds
+the other's modules too; and small ones for what few configs need. Written at install, by the interpreter that will read
+them: marshal's format is the bytecode's.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ CONTROL = (
     "pyruntime.cli.start",
     "pyruntime.cli.state",
     "pyruntime.cli.kill",
+    "pyruntime.cli.pause",
+    "pyruntime.cli.ps",
     "pyruntime.cli.delete",
 )
 LAUNCH = (

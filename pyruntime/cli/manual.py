@@ -56,6 +56,22 @@ Send a signal to a container's first process: SIGTERM, or the one given as TERM,
 
 A program that is its namespace's process 1 and has no handler for a signal never gets it from outside either,
 except KILL and STOP: see pid_namespaces(7).
+
+Where the container has no PID namespace of its own, KILL is for all of its processes, even if the first has ended.
+""",
+    "pause": """\
+Stop all processes of a container by the cgroup freezer. Signals wait until `resume`, but KILL works at once.
+""",
+    "resume": "Let the processes of a paused container go on.",
+    "ps": """\
+List the processes of a container: of what ps(1) prints on the host, the lines with their PIDs.
+
+What follows the ID are arguments for ps, -ef unless there are any; its output must have a column PID.
+
+\b
+  pyruntime ps web
+  pyruntime ps web -o pid,rss,args -e
+  pyruntime ps --format json web           the process IDs as a JSON list
 """,
     "delete": """\
 Delete what is left of a stopped container: its state, its cgroup. A created container is killed first.

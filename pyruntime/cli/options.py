@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     Choice = tuple[str, ...]
     # name, short name or "", kind, default, help
     Option = tuple[str, str, str | Choice, str | int | bool, str]
-    # name, the options, the operands ("[X]" may be left out), whether `-- CMD ARGS` may follow, handler, help
-    Command = tuple[str, tuple[Option, ...], tuple[str, ...], bool, str, str]
+    # name, the options, the operands ("[X]" may be left out), what may follow them, handler, help
+    Command = tuple[str, tuple[Option, ...], tuple[str, ...], str, str, str]
 
 # Kinds of a value. A choice is a tuple of the words allowed. Paths differ from text only for shell completion.
 FLAG = "flag"
@@ -23,6 +23,12 @@ TEXT = "text"
 FILE = "file"
 DIRECTORY = "directory"
 COUNT = "count"  # a decimal number from 0 to 2**31 - 1
+
+# What may follow the operands, as usage shows it: nothing; behind a `--` a command; or, from the last operand on, words
+# that are another program's, options included (a `--` in front of them is left out).
+NOTHING = ""
+COMMAND = "[-- CMD ARGS...]"
+WORDS = "[ARGS...]"
 
 DEFAULT_ROOT = "/run/pyruntime"  # or $XDG_RUNTIME_DIR/pyruntime for a user who is not root
 
@@ -63,23 +69,33 @@ NOT_SERVED = ""
 
 # The handler is "module:function" below pyruntime.cli; the function takes a Call and returns the exit status.
 COMMANDS: tuple[Command, ...] = (
-    ("create", CREATE, ("ID|BUNDLE",), True, "run:create", "create a container; `start` lets its program run"),
-    ("start", (HELP,), ("ID",), False, "start:start", "run the program of a created container"),
-    ("run", RUN, ("ID|BUNDLE",), True, "run:run", "create a container, run its program, wait for its end"),
-    ("state", (HELP,), ("ID",), False, "state:state", "print a container's state as JSON"),
+    ("create", CREATE, ("ID|BUNDLE",), COMMAND, "run:create", "create a container; `start` lets its program run"),
+    ("start", (HELP,), ("ID",), NOTHING, "start:start", "run the program of a created container"),
+    ("run", RUN, ("ID|BUNDLE",), COMMAND, "run:run", "create a container, run its program, wait for its end"),
+    ("state", (HELP,), ("ID",), NOTHING, "state:state", "print a container's state as JSON"),
     (
         "kill",
-        (("all", "a", FLAG, False, "signal every process of the container"), HELP),
+        (("all", "a", FLAG, False, "signal every process of the container; no error if there is none"), HELP),
         ("ID", "[SIGNAL]"),
-        False,
+        NOTHING,
         "kill:kill",
         "send a signal (SIGTERM unless told otherwise) to a container's first process",
+    ),
+    ("pause", (HELP,), ("ID",), NOTHING, "pause:pause", "stop all processes of a container, until `resume`"),
+    ("resume", (HELP,), ("ID",), NOTHING, "pause:resume", "let the processes of a paused container go on"),
+    (
+        "ps",
+        (("format", "f", ("table", "json"), "table", "what ps(1) prints of them, or their IDs alone"), HELP),
+        ("ID",),
+        WORDS,
+        "ps:ps",
+        "list the processes of a container; what follows the ID is for ps(1)",
     ),
     (
         "delete",
         (("force", "f", FLAG, False, "kill it first if it still runs; no error if there is none"), HELP),
         ("ID",),
-        False,
+        NOTHING,
         "delete:delete",
         "delete all that is left of a container",
     ),
@@ -91,7 +107,7 @@ COMMANDS: tuple[Command, ...] = (
             HELP,
         ),
         (),
-        False,
+        NOTHING,
         "list:list_containers",
         "list the containers below --root",
     ),
@@ -99,11 +115,11 @@ COMMANDS: tuple[Command, ...] = (
         "spec",
         (BUNDLE, ("rootless", "", FLAG, False, "for a container that needs no root"), HELP),
         (),
-        False,
+        NOTHING,
         "spec:spec",
         "write a config.json to begin with",
     ),
-    ("features", (HELP,), (), False, "features:features", "print as JSON what this runtime knows and serves"),
+    ("features", (HELP,), (), NOTHING, "features:features", "print as JSON what this runtime knows and serves"),
     (
         "plan",
         (
@@ -113,7 +129,7 @@ COMMANDS: tuple[Command, ...] = (
             HELP,
         ),
         ("[BUNDLE]",),
-        True,
+        COMMAND,
         "plan:plan",
         "print every step that `run` would do, and do none of them",
     ),
@@ -121,16 +137,13 @@ COMMANDS: tuple[Command, ...] = (
         "lint",
         (BUNDLE, ("format", "f", ("text", "json"), "text", "how to print the problems"), HELP),
         ("[BUNDLE]",),
-        False,
+        NOTHING,
         "lint:lint_bundle",
         "print every problem of a config.json, with line and column",
     ),
-    ("checkpoint", (HELP,), (), False, NOT_SERVED, "save a running container (not served yet)"),
-    ("events", (HELP,), (), False, NOT_SERVED, "print a container's events and statistics (not served yet)"),
-    ("exec", (HELP,), (), False, NOT_SERVED, "run another program in a container (not served yet)"),
-    ("pause", (HELP,), (), False, NOT_SERVED, "freeze a container (not served yet)"),
-    ("ps", (HELP,), (), False, NOT_SERVED, "list a container's processes (not served yet)"),
-    ("restore", (HELP,), (), False, NOT_SERVED, "bring a saved container back (not served yet)"),
-    ("resume", (HELP,), (), False, NOT_SERVED, "thaw a paused container (not served yet)"),
-    ("update", (HELP,), (), False, NOT_SERVED, "change a container's limits (not served yet)"),
+    ("checkpoint", (HELP,), (), NOTHING, NOT_SERVED, "save a running container (not served yet)"),
+    ("events", (HELP,), (), NOTHING, NOT_SERVED, "print a container's events and statistics (not served yet)"),
+    ("exec", (HELP,), (), NOTHING, NOT_SERVED, "run another program in a container (not served yet)"),
+    ("restore", (HELP,), (), NOTHING, NOT_SERVED, "bring a saved container back (not served yet)"),
+    ("update", (HELP,), (), NOTHING, NOT_SERVED, "change a container's limits (not served yet)"),
 )

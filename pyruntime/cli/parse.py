@@ -2,12 +2,12 @@
 
 It accepts what runc's parser (urfave/cli) and click accept: options before and after the operands, `--name VALUE`,
 `--name=VALUE`, `-n VALUE`, `-nVALUE`, `-n=VALUE`, Go's `-name`, `--flag=false`, `-qf json`, and `--`. Global options
-come before the verb.
+come before the verb. Where another program's words follow the operands, the options end before those.
 """
 
 from __future__ import annotations
 
-from pyruntime.cli.options import COMMANDS, COUNT, FLAG, GLOBAL, NOT_SERVED
+from pyruntime.cli.options import COMMAND, COMMANDS, COUNT, FLAG, GLOBAL, NOT_SERVED, WORDS
 from pyruntime.errors import UnsupportedError, UsageError
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ class Call:
         self.settings: dict[str, Any] = {}  # the global options
         self.options: dict[str, Any] = {}
         self.operands: list[str] = []
-        self.args: list[str] | None = None  # what followed `--`: the container's command
+        self.args: list[str] | None = None  # what followed the operands: the container's command, arguments for ps(1)
         self.handler = ""
         self.subject = ""  # the container that messages name, once it is known
         self.log_fd = -1  # the opened --log
@@ -52,28 +52,30 @@ def parse(argv: list[str]) -> Call:
 
 def parse_globals(call: Call, argv: list[str]) -> int:
     """Read the options before the verb into `call.settings`; return the verb's index. Raises UsageError."""
-    return _read(argv, 0, GLOBAL, call.settings, None)
+    return _read(argv, 0, GLOBAL, call.settings, [], 0)
 
 
 def parse_verb(call: Call, argv: list[str], index: int) -> None:
     """Read the verb at argv[index] and what belongs to it. Raises UsageError, UnsupportedError."""
     if index == len(argv) or call.settings["help"] or call.settings["version"]:
         return
-    name, options, operands, takes_args, call.handler, _help = command_named(argv[index])
+    name, options, operands, follows, call.handler, _help = command_named(argv[index])
     call.verb = name
     if call.handler == NOT_SERVED and not {"-h", "--help"}.intersection(argv[index + 1 :]):
         raise UnsupportedError("not served yet")
-    end = _read(argv, index + 1, options, call.options, call.operands)
+    end = _read(argv, index + 1, options, call.options, call.operands, len(operands) if follows == WORDS else -1)
     if call.options["help"]:
         return
-    rest = argv[end:]  # empty, or a `--` and what follows
-    if takes_args and call.operands and rest:
+    rest = argv[end:]  # empty, or a `--` and what follows, or another program's words
+    if follows == WORDS:
+        _take_words(call, rest, len(operands))
+    elif follows == COMMAND and call.operands and rest:
         call.args = rest[1:]
     elif rest:
-        _take_operands(call, rest[1:], takes_args)
+        _take_operands(call, rest[1:], follows)
     if call.args == []:
         raise UsageError("'--' needs a command behind it")
-    check_operands(name, operands, call.operands, takes_args)
+    check_operands(name, operands, call.operands, follows)
     if call.operands:
         call.subject = call.operands[0]
 
@@ -86,31 +88,45 @@ def command_named(name: str) -> Command:
     raise UsageError(f"no such command: {name!r}")
 
 
-def check_operands(name: str, wanted: tuple[str, ...], given: list[str], takes_args: bool) -> None:
+def check_operands(name: str, wanted: tuple[str, ...], given: list[str], follows: str) -> None:
     """Raise UsageError unless as many operands were given as the table wants."""
     least = len([word for word in wanted if word[0] != "["])
     if least <= len(given) <= len(wanted):
         return
     if len(given) > len(wanted):
-        usage = " ".join((name, *wanted, *(("[-- CMD ARGS...]",) if takes_args else ())))
+        usage = " ".join((name, *wanted, follows)).rstrip()
         raise UsageError(f"unexpected argument: {given[len(wanted)]!r} (usage: {usage})")
     raise UsageError(f"missing argument: {wanted[len(given)]} (usage: {name} {' '.join(wanted)})")
 
 
-def _take_operands(call: Call, rest: list[str], takes_args: bool) -> None:
+def without_dashes(words: list[str]) -> list[str]:
+    """Another program's words, without the `--` that may stand before them."""
+    return words[1:] if words[:1] == ["--"] else words
+
+
+def _take_words(call: Call, rest: list[str], wanted: int) -> None:
+    """Sort what follows the options: the operands that a `--` has stood before, and another program's words."""
+    missing = wanted - len(call.operands)
+    if missing:
+        rest = without_dashes(rest)
+        call.operands += rest[:missing]
+    call.args = without_dashes(rest[missing:]) or None
+
+
+def _take_operands(call: Call, rest: list[str], follows: str) -> None:
     """Sort what follows a `--` that came before any operand: operands, and behind a second `--` the command."""
-    if takes_args and "--" in rest:
+    if follows == COMMAND and "--" in rest:
         cut = rest.index("--")
         rest, call.args = rest[:cut], rest[cut + 1 :]
     call.operands.extend(rest)
 
 
 def _read(
-    argv: list[str], index: int, options: tuple[Option, ...], values: dict[str, Any], operands: list[str] | None
+    argv: list[str], index: int, options: tuple[Option, ...], values: dict[str, Any], operands: list[str], most: int
 ) -> int:
     """Read options and operands from argv[index:] up to the end or a `--`; return the index of what was not read.
 
-    Without a list for the operands the first of them ends the reading, too.
+    most: how many operands end the reading, too; 0: the first does, and is not read; -1: no number does.
     """
     known = {}
     for option in options:
@@ -121,11 +137,13 @@ def _read(
     while index < len(argv):
         word = argv[index]
         if word == "--":
-            return index if operands is not None else index + 1  # before the verb it means nothing, as for runc
+            return index if most else index + 1  # before the verb it means nothing, as for runc
         if word[:1] != "-" or word == "-":
-            if operands is None:
+            if most == 0:
                 return index
             operands.append(word)
+            if len(operands) == most:
+                return index + 1
             word = ""
         while word:
             option, value, word = split(word, known)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         cgroupIntended: str  # the same before it was made; alone it may still be another's
         config: bool  # a copy of config.json lies beside the record
         hooks: NotRequired[list[str]]  # of poststart and poststop those that config.json has; missing: neither
+        sharesPids: NotRequired[bool]  # its PID namespace is not its own; missing: it is, and ends with its init
         rootless: bool
 else:
 

@@ -375,10 +375,29 @@ def test_kill_without_cgroup_kill(top: str, enter: Enter) -> None:
 def test_a_paused_container_can_be_killed(top: str, enter: Enter) -> None:
     cgroup = make(f"{top}/web")
     process = enter(cgroup.path)
-    cgroup.freeze(True)
+    cgroup.freeze()
     assert is_frozen(cgroup.path)
     cgroup.kill()
     assert process.wait() == -signal.SIGKILL
+
+
+def test_thawing_below_a_frozen_cgroup_says_so(root_path: str, top: str, enter: Enter) -> None:
+    """The engine's own group may be the frozen one: then the container can't go on by itself."""
+    cgroup = make(f"{top}/web")
+    process = enter(cgroup.path)
+    above = Cgroup(root_path + top)
+    above.freeze()
+    assert is_frozen(cgroup.path)
+    with pytest.raises(StateError, match=r"stays frozen.*above"):
+        cgroup.thaw()
+    above.thaw()
+    assert not is_frozen(cgroup.path)
+    assert process.poll() is None
+
+
+def test_freezing_what_is_gone_is_an_error(root_path: str, top: str) -> None:
+    with pytest.raises(KernelError, match="ENOENT"):
+        Cgroup(f"{root_path}{top}/none").freeze()
 
 
 def test_a_signal_for_all_leaves_a_paused_container_paused(top: str, enter: Enter) -> None:
@@ -386,11 +405,11 @@ def test_a_signal_for_all_leaves_a_paused_container_paused(top: str, enter: Ente
     process = enter(cgroup.path, "sh", "-c", 'trap "exit 7" TERM; echo; while :; do :; done')
     assert process.stdout is not None
     assert process.stdout.readline() == b"\n"
-    cgroup.freeze(True)
+    cgroup.freeze()
     cgroup.signal(signal.SIGTERM)
     assert is_frozen(cgroup.path)
     assert process.poll() is None
-    cgroup.freeze(False)
+    cgroup.thaw()
     assert process.wait() == 7
 
 
@@ -445,7 +464,7 @@ def test_a_cgroup_that_is_gone_is_no_error(root_path: str, top: str) -> None:
     assert not cgroup.exists()
     cgroup.kill()
     cgroup.signal(signal.SIGTERM)
-    cgroup.freeze(False)
+    cgroup.thaw()
     cgroup.remove()
     assert cgroup.pids(recursive=True) == []
     assert cgroup.wait_for("populated 0", 1)

@@ -71,7 +71,7 @@ def bare() -> set[str]:
     return set(call(sys.executable, FLAGS, "-c", "import sys; print(*sys.modules)").stdout.split())
 
 
-@pytest.mark.parametrize("verb", ["state", "start", "kill", "delete", "delete --force"])
+@pytest.mark.parametrize("verb", ["state", "start", "kill", "pause", "resume", "ps", "delete", "delete --force"])
 def test_a_verb_that_makes_nothing_imports_next_to_nothing(verb: str, bare: set[str], tmp_path: Path) -> None:
     modules, done = modules_of("--root", str(tmp_path / "root"), *verb.split(), "web", directory=tmp_path)
     assert "pyruntime.container" in modules, done.stderr
@@ -118,6 +118,11 @@ def test_a_verb_that_makes_a_container_imports_no_heavy_module(verb: str, bare: 
         ("kill web", 1, "", "pyruntime: kill web: container does not exist\n"),
         ("start web", 1, "", "pyruntime: start web: container does not exist\n"),
         ("delete web", 1, "", "pyruntime: delete web: container does not exist\n"),
+        ("pause web", 1, "", "pyruntime: pause web: container does not exist\n"),
+        ("resume web", 1, "", "pyruntime: resume web: container does not exist\n"),
+        ("ps web -ef", 1, "", "pyruntime: ps web: container does not exist\n"),
+        ("ps -f json web", 1, "", "pyruntime: ps web: container does not exist\n"),
+        ("ps --help", 0, "Usage: pyruntime ps [OPTIONS] ID [ARGS...]\n", ""),
         ("delete -f web", 0, "", ""),
         ("kill web FOO", 1, "", "pyruntime: kill web: no such signal: 'FOO' (such as TERM, SIGTERM, 15 or RTMIN+1)\n"),
         ("exec web ls -l", 1, "", "pyruntime: exec: not served yet\n"),

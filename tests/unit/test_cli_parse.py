@@ -41,6 +41,16 @@ SHARED = [
     "kill -- web",
     "delete -f web",
     "delete web --force",
+    "pause web",
+    "resume web",
+    "ps web",
+    "ps -f json web",
+    "ps web -f json",
+    "ps --format=table web -e -o pid,args --help",
+    "ps -- web -ef",
+    "ps web -- -ef",
+    "ps -- web -- -ef",
+    "ps web - --",
     "list",
     "list -q",
     "list -qf json",
@@ -66,6 +76,13 @@ WRONG = [
     "state web --nonsense",
     "state -x web",
     "kill web TERM KILL",
+    "pause",
+    "resume one two",
+    "ps",
+    "ps -f json",
+    "ps -f yaml web",
+    "ps -x web",
+    "ps --",
     "run web --bundle",
     "run web -b",
     "run --preserve-fds x web",
@@ -157,6 +174,14 @@ def test_an_empty_operand_is_an_operand() -> None:
 
 def test_the_command_keeps_every_word() -> None:
     assert parse(["run", "web", "--", "--", "", "-b", "--help"]).args == ["--", "", "-b", "--help"]
+
+
+def test_another_programs_words_begin_behind_the_operands() -> None:
+    call = parse(["ps", "-f", "json", "web", "-f", "--help", "--", ""])
+    assert (call.options["format"], call.operands, call.args) == ("json", ["web"], ["-f", "--help", "--", ""])
+    assert parse(["ps", "web", "--", "-ef"]).args == ["-ef"]
+    assert parse(["ps", "web", "--"]).args is None
+    assert parse(["ps", "web"]).args is None
 
 
 def test_help_and_version_need_nothing_else() -> None:

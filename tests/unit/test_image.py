@@ -148,7 +148,9 @@ def test_verbs_that_look_and_remove_run_from_the_image_alone(alone: Command, bar
         assert not alone.modules & (HEAVY | {"_ctypes"}), words
 
 
-@pytest.mark.parametrize("words", ["state web", "start web", "kill web", "delete web"])
+@pytest.mark.parametrize(
+    "words", ["state web", "start web", "kill web", "pause web", "resume web", "ps web", "delete web"]
+)
 def test_only_the_telling_of_an_error_comes_from_a_file(words: str, command: Command) -> None:
     done = command(*words.split())
     verb = words.split(maxsplit=1)[0]
@@ -188,6 +190,9 @@ def test_a_life_from_the_image_alone(alone: Command, bare: set[str], container: 
         *making[:1],
         ["state"],
         ["start"],
+        ["pause"],
+        ["resume"],
+        ["ps"],
         ["kill"],
         ["delete", "-f"],
         *making[1:],
