@@ -159,6 +159,8 @@ PROBES: dict[str, Callable[[], str]] = {
     "runc": functools.partial(attempt, "runc", "--version"),
     "crun": functools.partial(attempt, "crun", "--version"),
     "veth": functools.partial(attempt, "unshare", "--net", "ip", "link", "add", "type", "veth"),
+    "bridge": functools.partial(attempt, "unshare", "--net", "ip", "link", "add", "type", "bridge"),
+    "nft": functools.partial(attempt, "unshare", "--net", "nft", "add", "table", "inet", "probe"),
     "libseccomp": functools.partial(attempt, sys.executable, "-c", "import ctypes; ctypes.CDLL('libseccomp.so.2')"),
     "strace": functools.partial(attempt, "strace", "-o", "/dev/null", "true"),
     "vm": vm,

@@ -12,7 +12,8 @@ from pathlib import Path
 from . import mountinfo
 
 CGROUP_ROOT = "/sys/fs/cgroup"
-CACHE = "~seccomp"  # compiled filters, which outlive their containers: pyruntime/launch/seccomp.py
+# Below --root, what outlives the containers: compiled filters (launch/seccomp.py), networks (net/networks.py).
+LASTING = {"~seccomp", "~networks"}
 PATIENCE = 5.0  # seconds for killed processes to be gone: a bound, not a measure
 
 
@@ -48,7 +49,7 @@ class Leftovers:
         left += [f"mount {mount.point}" for mount in host_mounts() if here in mount.point or self.marker in mount.root]
         left += [f"interface {name}" for name in sorted(set(os.listdir("/sys/class/net")) - self.interfaces)]
         if self.state_root.exists():
-            left += [f"state {path}" for path in self.state_root.iterdir() if path.name != CACHE]
+            left += [f"state {path}" for path in self.state_root.iterdir() if path.name not in LASTING]
         return left
 
 
