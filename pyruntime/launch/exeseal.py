@@ -31,26 +31,31 @@ if TYPE_CHECKING:
 # Machine of uname(2) -> (e_machine of the ELF header, the code up to the data at its end: see `image`).
 CODE: dict[str, tuple[int, bytes]] = {
     "x86_64": (62, bytes.fromhex(
-        "4c8b6424084c8d6c2410488b04244c8d74c4106a045f31f6b89d0000000f058b1d960000008b2d8c00000085ed782189ef31f631"
-        "d241ba00000800b8200100000f0583f8fc74e889c389efe85b00000089dfe85400000085c07846488d1561000000833a00741e8b"
-        "35520000006a015fb83d0100000f05482d00000100483d0000ffff750e4c89e74c89ee4c89f26a3b580f055089df4889e66a045a"
-        "6a01580f056a015f6a3c580f050f0b6a025e6a015a6a48580f05c3"
+        "4c8b6424084c8d6c2410488b04244c8d74c4106a045f31f6b89d0000000f058b1dfe0000008b2df400000085ed782189ef31f631"
+        "d241ba00000800b8200100000f0583f8fc74e889c389efe8c300000089dfe8bc00000085c078508b2dc600000085ed7550488d15"
+        "c3000000833a00741e8b35b40000006a015fb83d0100000f05482d00000100483d0000ffff750e4c89e74c89ee4c89f26a3b580f"
+        "055089df4889e66a045a6a01580f056a015f6a3c580f050f0bbf1180000031f631d24531d24531c06a38580f0585c07fd0740848"
+        "2d00000400ebc66a70580f0585ed791c31ffbe0e54000031d26a10580f05482d00000800483d0000f8ff75a189df504889e66a08"
+        "5a31c00f0585c00f8f54ffffffeb986a025e6a015a6a48580f05c3"
     )),
     "aarch64": (183, bytes.fromhex(
-        "f30740f9f4430091e00340f9950e008b800080d2010080d2e81480d2010000d409060010360140b9370540b99601f837e003162a"
-        "010080d2020080d20301a052481e80d2010000d41f10003120ffff54f703002ae003162a1d000094e003172a1b000094c002f837"
-        "22040010430040b903010034a1030018200080d2a82280d2010000d4600000b4004040d106000014e00313aae10314aae20315aa"
-        "a81b80d2010000d4e00f1ff8e003172ae1030091820080d2080880d2010000d4200080d2a80b80d2010000d4000020d4410080d2"
-        "220080d2280380d2010000d4c0035fd6"
+        "f30740f9f4430091e00340f9950e008b800080d2010080d2e81480d2010000d4290a0010360140b9370540b99601f837e003162a"
+        "010080d2020080d20301a052481e80d2010000d41f10003120ffff54f703002ae003162a3e000094e003172a3c0000940003f837"
+        "360800185603003522080010430040b903010034a1070018200080d2a82280d2010000d4600000b4004040d106000014e00313aa"
+        "e10314aae20315aaa81b80d2010000d4e00f1ff8e003172ae1030091820080d2080880d2010000d4200080d2a80b80d2010000d4"
+        "000020d4200290d2010080d2020080d2030080d2040080d2881b80d2010000d4800000b4c0fdffb6000041d1ecffff17a81380d2"
+        "010000d43601f836000080d2c1818ad2020080d2a80380d2010000d4600000b4000042d1e1ffff17e003172aff4300d1e1030091"
+        "020180d2e80780d2010000d41f0000714cf9ff54deffff17410080d2220080d2280380d2010000d4c0035fd6"
     )),
 }  # fmt: skip
 
 NO_FILTER = (0, b"")
-FILTER_FAILED = 0x10000  # no errno is that large, so the report can hold either
+# Whether a child of the hop goes on, in the PID namespace that was joined, and takes stdin for its terminal.
+STAY, ENTER, ENTER_WITH_TERMINAL = 0, 1, -1
 
 _ST_RDONLY = 1  # statvfs(3)
 _BASE = 0x400000
-_DATA = 28  # bytes: two descriptors, flags, and a struct sock_fprog
+_DATA = 32  # bytes: two descriptors, whether to enter, flags, and a struct sock_fprog
 _HEADERS = 64 + 56  # an Elf64_Ehdr and one Elf64_Phdr, see elf(5)
 
 
@@ -60,6 +65,7 @@ def image(
     machine: str = posix.uname().machine,
     prelude: bytes = b"",
     seccomp: tuple[int, bytes] = NO_FILTER,
+    enter: int = STAY,
 ) -> bytes:
     """A static ELF executable for `machine` that hops to argv[0] with argv[1:].
 
@@ -67,7 +73,10 @@ def image(
     report_fd: where to write `-errno` (four bytes) if execve fails; it is closed if execve succeeds.
     prelude: code that is executed first, and goes on with the hop at its fixed address (labels.py).
     seccomp: the flags of seccomp(2) and a filter, which is loaded as the last thing before execve, so that it needs to
-    allow nothing else; `-errno - FILTER_FAILED` is reported if that fails.
+    allow nothing else; `-errno - FILTER_FAILED` (sync.py) is reported if that fails.
+    enter: ENTER or ENTER_WITH_TERMINAL for `exec`. The hop clones a sibling, reports its pid (four bytes) and ends. The
+    sibling leads a session, waits for something to read from `report_fd`, and goes on; it ends if there is nothing.
+    `-errno - CLONE_FAILED` or `-errno - TERMINAL_FAILED` is reported if that fails.
     Raises UnsupportedError on a machine that the hop has not been written for.
     """
     if machine not in CODE:
@@ -75,7 +84,7 @@ def image(
     number, code = CODE[machine]
     flags, program = seccomp
     place = _BASE + _HEADERS + len(code) + _DATA  # where in memory the program will lie: right behind the data
-    body = code + pack("<iiIQQ", listen_fd, report_fd, flags, len(program) // 8, place) + program
+    body = code + pack("<iiiIQQ", listen_fd, report_fd, enter, flags, len(program) // 8, place) + program
     entry = _BASE + _HEADERS + (len(body) if prelude else 0)
     body += prelude
     size = _HEADERS + len(body)
@@ -85,7 +94,9 @@ def image(
     return header + segment + body
 
 
-def sealed(listen_fd: int, report_fd: int, prelude: bytes = b"", seccomp: tuple[int, bytes] = NO_FILTER) -> int:
+def sealed(
+    listen_fd: int, report_fd: int, prelude: bytes = b"", seccomp: tuple[int, bytes] = NO_FILTER, enter: int = STAY
+) -> int:
     """The image in a memfd that nobody can change any more, its owner included. See memfd_create(2), F_ADD_SEALS."""
     flags = c.MFD_CLOEXEC | c.MFD_ALLOW_SEALING
     try:
@@ -94,7 +105,7 @@ def sealed(listen_fd: int, report_fd: int, prelude: bytes = b"", seccomp: tuple[
         if error.errno != errno.EINVAL:
             raise
         hop_fd = syscalls.memfd_create("pyruntime-hop", flags)  # before Linux 6.3 it is executable anyway
-    posix.write(hop_fd, image(listen_fd, report_fd, prelude=prelude, seccomp=seccomp))
+    posix.write(hop_fd, image(listen_fd, report_fd, prelude=prelude, seccomp=seccomp, enter=enter))
     fcntl(hop_fd, c.F_ADD_SEALS, c.F_SEAL_SEAL | c.F_SEAL_SHRINK | c.F_SEAL_GROW | c.F_SEAL_WRITE)
     return hop_fd
 

@@ -32,7 +32,7 @@ r"""How the parent and the container's child talk while a container is being mad
       | <--------------------------------------------- end ------  |  execve has closed the socket
       |
       |  at any time instead: ERROR with all its parts, or WARNING with its text; from the hop -errno of execve
-      |  or, made distinct (exeseal.FILTER_FAILED), of seccomp.
+      |  or, made distinct (FILTER_FAILED), of seccomp.
 
 With startContainer hooks the child does not hop before they have run: see hookpoints.py.
 
@@ -59,9 +59,9 @@ MAPS, GO, PID, TERMINAL, READY, ERROR, WARNING = "maps", "go", "pid", "terminal"
 LISTENER, HOOK, DEVICE = "listener", "hook", "device"
 
 MESSAGE_MAX = 65536
-_LABEL_FAILED = 0x20000  # what the hop adds to an errno of the label's (hop/label/x86_64.S); no errno is that large
-_FILTER_FAILED = 0x10000  # and to one of the filter's: exeseal.FILTER_FAILED
-_REPORT = 4  # the hop's only message: a negative errno as a C int
+# What the hop adds to an errno that is not execve's; no errno is that large. (LABEL_FAILED: hop/label/x86_64.S.)
+FILTER_FAILED, LABEL_FAILED, CLONE_FAILED, TERMINAL_FAILED = 0x10000, 0x20000, 0x40000, 0x80000
+_REPORT = 4  # bytes of a message of the hop: a C int, which is a negative errno or the pid of what it has cloned
 
 
 class Channel:
@@ -104,8 +104,10 @@ class Channel:
             raise ProtocolError(f"the other side of the start is gone: {error}") from error
         if not data:
             return "", []
-        if len(data) == _REPORT and data[-1] == 0xFF:  # no word ends so
-            raise execve_error(data, self.program)
+        if len(data) == _REPORT and data[-1] in b"\xff\0":  # no word ends so
+            if data[-1]:
+                raise hop_error(data, self.program)
+            return PID, [str(int.from_bytes(data, "little"))]
         word, *fields = data.decode("utf-8", "surrogateescape").split("\0")
         if word == ERROR:
             raise rebuild_error(fields)
@@ -127,20 +129,25 @@ def channel_pair() -> tuple[Channel, Channel]:
     return Channel(ours), Channel(theirs)
 
 
-def execve_error(report: bytes, program: str) -> KernelError:
+def hop_error(report: bytes, program: str) -> KernelError:
     """The error that the hop reported: execve of the user's program failed, after everything else had worked.
 
-    Or, before that, the profile by which AppArmor shall confine the program could not be asked for, or the kernel
-    refused the seccomp filter.
+    Or, before that, the profile by which AppArmor shall confine the program could not be asked for, the kernel refused
+    the seccomp filter, or it refused `exec` a process or its terminal.
     """
     number = -int.from_bytes(report, "little", signed=True)
-    if number >= _LABEL_FAILED:
-        number -= _LABEL_FAILED
+    if number >= TERMINAL_FAILED:
+        return KernelError("ioctl(0, TIOCSCTTY)", number - TERMINAL_FAILED, where="config.json#/process/terminal")
+    if number >= CLONE_FAILED:
+        number -= CLONE_FAILED
+        return KernelError("clone(CLONE_PARENT)", number, hint=errno_hint("clone3", number))
+    if number >= LABEL_FAILED:
+        number -= LABEL_FAILED
         hint = LABEL_HINTS.get(errors.errno_name(number), "")
         where = "config.json#/process/apparmorProfile"
         return KernelError("write('/proc/self/attr/apparmor/exec')", number, where=where, hint=hint)
-    if number >= _FILTER_FAILED:
-        number -= _FILTER_FAILED
+    if number >= FILTER_FAILED:
+        number -= FILTER_FAILED
         call = "seccomp(SECCOMP_SET_MODE_FILTER)"
         return KernelError(call, number, where="config.json#/linux/seccomp", hint=errno_hint("seccomp", number))
     hint = EXECVE_HINTS.get(errors.errno_name(number), "")
@@ -150,7 +157,7 @@ def execve_error(report: bytes, program: str) -> KernelError:
 def start_error(answer: bytes, program: str) -> Error:
     """What the container's process has answered to `start`: the hop's report, or the ERROR of a startContainer hook."""
     if len(answer) == _REPORT and answer[-1] == 0xFF:
-        return execve_error(answer, program)
+        return hop_error(answer, program)
     word, *fields = answer.decode("utf-8", "surrogateescape").split("\0")
     return rebuild_error(fields) if word == ERROR else ProtocolError(f"unknown answer {word[:40]!r}")
 

@@ -20,7 +20,7 @@ import pytest
 
 from pyruntime.errors import KernelError, UnsupportedError
 from pyruntime.launch import exeseal
-from pyruntime.launch.sync import execve_error
+from pyruntime.launch.sync import FILTER_FAILED, hop_error
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 
@@ -44,9 +44,11 @@ def test_the_bytes_are_the_source(machine: str, tmp_path: Path) -> None:
     subprocess.run([*copy, str(made), str(text)], check=True, timeout=60)
     _, code = exeseal.CODE[machine]
     assembled = text.read_bytes()
-    data = b"\xff" * 8 + bytes(20)
+    data = b"\xff" * 8 + bytes(24)
     assert assembled[: -len(data)].hex() == code.hex()
-    assert assembled[-len(data) :] == data, "the descriptors, the flags and the filter are not at the end"
+    assert assembled[-len(data) :] == data, (
+        "the descriptors, whether to enter, the flags and the filter are not at the end"
+    )
 
 
 def test_every_source_is_held_here() -> None:
@@ -385,8 +387,8 @@ def test_it_loads_a_filter(report: tuple[int, int]) -> None:
 def test_a_filter_that_the_kernel_refuses_is_told_apart(report: tuple[int, int]) -> None:
     assert hop_with((0, b"\xff" * 8), report[1]) == 1
     told = reported(report)
-    assert told == minus(exeseal.FILTER_FAILED + errno.EINVAL)
-    error = execve_error(told, "/bin/true")
+    assert told == minus(FILTER_FAILED + errno.EINVAL)
+    error = hop_error(told, "/bin/true")
     assert (error.errno, error.where) == (errno.EINVAL, "config.json#/linux/seccomp")
     assert "seccomp" in error.call
 

@@ -16,7 +16,7 @@ import pytest
 from pyruntime.errors import UnsupportedError
 from pyruntime.launch import exeseal, labels
 from pyruntime.launch.labels import Label
-from pyruntime.launch.sync import execve_error
+from pyruntime.launch.sync import hop_error
 
 SOURCES = Path(labels.__file__).parent / "hop/label"
 DATA = b"\xff" * 12 + bytes(4) + b"exec\0"
@@ -93,6 +93,6 @@ def test_the_label_is_asked_for_before_the_program_runs(run: Run, tmp_path: Path
 def test_a_refusal_is_reported_and_the_program_does_not_run(run: Run) -> None:
     output, report = run()
     assert output == ""
-    error = execve_error(report, "/bin/sh")
+    error = hop_error(report, "/bin/sh")
     assert error.where == "config.json#/process/apparmorProfile"
     assert "attr/apparmor/exec'): ENOENT" in str(error)

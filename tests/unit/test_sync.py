@@ -11,7 +11,7 @@ import pytest
 from pyruntime import errors
 from pyruntime.errors import Error, KernelError, ProtocolError
 from pyruntime.launch import sync
-from pyruntime.launch.sync import Channel, channel_pair, execve_error, rebuild_error
+from pyruntime.launch.sync import Channel, channel_pair, hop_error, rebuild_error
 
 Pair = tuple[Channel, Channel]
 
@@ -162,7 +162,13 @@ def test_the_hops_report_can_be_told_from_every_word() -> None:
     assert {report[-1] for report in reports} == {0xFF}
     words = (sync.MAPS, sync.GO, sync.PID, sync.TERMINAL, sync.READY, sync.ERROR, sync.WARNING)
     assert not {word.encode() for word in words} & reports
-    assert {execve_error(report, "app").errno for report in reports} == set(errno.errorcode)
+    assert {hop_error(report, "app").errno for report in reports} == set(errno.errorcode)
+
+
+def test_the_hop_tells_whom_it_has_cloned(pair: Pair) -> None:
+    ours, theirs = pair
+    os.write(theirs.fd, (4194303).to_bytes(4, "little"))
+    assert ours.receive() == (sync.PID, ["4194303"])
 
 
 @pytest.mark.parametrize(
@@ -177,7 +183,7 @@ def test_the_hops_report_can_be_told_from_every_word() -> None:
         b"\xff\xff\xff",
         b"\xfe\xff\xff\x7f",
         b"\xfe\xff\xff\xff\xff",
-        b"\x80\0\0\0",
+        b"\x80\0\0\1",
         b"error",
         b"error\0",
         b"error\0KernelError",

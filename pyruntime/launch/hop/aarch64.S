@@ -28,7 +28,9 @@ _start:
 1:  mov  w0, w23
     bl   cloexec
     tbnz w0, #31, 2f                // no report: see x86_64.S
-    adr  x2, program
+    ldr  w22, enter
+    cbnz w22, enters
+6:  adr  x2, program
     ldr  w3, [x2]
     cbz  w3, 3f                     // no seccomp filter
     ldr  w1, flags
@@ -53,6 +55,38 @@ _start:
     mov  x8, #93                    // exit
     svc  #0
     brk  #0
+enters:
+    mov  x0, #0x8011                // CLONE_PARENT|SIGCHLD
+    mov  x1, #0
+    mov  x2, #0
+    mov  x3, #0
+    mov  x4, #0
+    mov  x8, #220                   // clone
+    svc  #0
+    cbz  x0, 7f
+    tbz  x0, #63, 4b
+    sub  x0, x0, #0x40, lsl #12
+    b    4b
+7:  mov  x8, #157                   // setsid
+    svc  #0
+    tbz  w22, #31, 8f
+    mov  x0, #0
+    mov  x1, #0x540e                // TIOCSCTTY
+    mov  x2, #0
+    mov  x8, #29                    // ioctl
+    svc  #0
+    cbz  x0, 8f
+    sub  x0, x0, #0x80, lsl #12
+    b    4b
+8:  mov  w0, w23
+    sub  sp, sp, #16
+    mov  x1, sp
+    mov  x2, #8
+    mov  x8, #63                    // read
+    svc  #0
+    cmp  w0, #0
+    b.gt 6b
+    b    2b
 cloexec:
     mov  x1, #2                     // F_SETFD
     mov  x2, #1                     // FD_CLOEXEC
@@ -61,5 +95,6 @@ cloexec:
     ret
 listen: .word -1
 report: .word -1
+enter:  .word 0
 flags:  .word 0
 program: .quad 0, 0

@@ -33,7 +33,10 @@ _start:
     call cloexec
     test eax, eax                   # no report: a script named /proc/self/exe as its interpreter, which we are
     js   2f
-    lea  rdx, [rip + program]
+    mov  ebp, [rip + enter]
+    test ebp, ebp
+    jne  enters
+6:  lea  rdx, [rip + program]
     cmp  dword ptr [rdx], 0         # no seccomp filter
     je   3f
     mov  esi, [rip + flags]
@@ -64,6 +67,44 @@ _start:
     pop  rax
     syscall
     ud2                             # the filter forbids even that
+enters:                             # `exec`: a child is what enters the PID namespace that we have joined
+    mov  edi, 0x8011                # CLONE_PARENT|SIGCHLD
+    xor  esi, esi
+    xor  edx, edx
+    xor  r10d, r10d
+    xor  r8d, r8d
+    push 56                         # clone
+    pop  rax
+    syscall
+    test eax, eax
+    jg   4b                         # its pid is what we have to report
+    je   7f
+    sub  rax, 0x40000               # so that the report says what has failed
+    jmp  4b
+7:  push 112                        # setsid
+    pop  rax
+    syscall
+    test ebp, ebp                   # ENTER_WITH_TERMINAL
+    jns  8f
+    xor  edi, edi
+    mov  esi, 0x540e                # TIOCSCTTY
+    xor  edx, edx
+    push 16                         # ioctl
+    pop  rax
+    syscall
+    sub  rax, 0x80000
+    cmp  rax, -0x80000
+    jne  4b
+8:  mov  edi, ebx                   # wait for the word to go on: nothing is executed that nobody knows of
+    push rax
+    mov  rsi, rsp
+    push 8
+    pop  rdx
+    xor  eax, eax                   # read
+    syscall
+    test eax, eax
+    jg   6b
+    jmp  2b                         # the runtime is gone
 cloexec:
     push 2                          # F_SETFD
     pop  rsi
@@ -75,5 +116,6 @@ cloexec:
     ret
 listen: .long -1                    # all of these are filled in by exeseal.py
 report: .long -1
+enter:  .long 0                     # exeseal.ENTER or ENTER_WITH_TERMINAL
 flags:  .long 0                     # of seccomp(2)
 program: .quad 0, 0                 # a struct sock_fprog: how many instructions, and where
