@@ -19,6 +19,7 @@ __all__ = (
     "__version__",
     "create",
     "delete",
+    "execute",
     "kill",
     "list_containers",
     "pause",
@@ -32,13 +33,17 @@ __all__ = (
 
 
 def __getattr__(name: str) -> Any:
-    """The verbs, by PEP 562: what makes containers from `pyruntime.creation`, all else from `pyruntime.container`."""
+    """The verbs, by PEP 562, each from the module that has it, which is loaded then."""
     if name not in __all__:
         raise AttributeError(f"module 'pyruntime' has no attribute {name!r}")
     if name in ("create", "plan_bundle", "run"):
         from pyruntime import creation
 
         return getattr(creation, name)
+    if name == "execute":
+        from pyruntime import execution
+
+        return execution.execute
     from pyruntime import container
 
     return getattr(container, name)

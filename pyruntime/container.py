@@ -15,7 +15,7 @@ import time
 from pyruntime import report
 from pyruntime.cgroup.manager import Cgroup
 from pyruntime.errors import Error, HookError, KernelError, NotFoundError, StateError, UnsupportedError
-from pyruntime.state.status import START_SOCKET, is_alive, status
+from pyruntime.state.status import START_SOCKET, is_alive, open_init, status
 from pyruntime.state.store import Store, listing
 
 TYPE_CHECKING = False
@@ -203,14 +203,8 @@ def _cgroup(record: Record) -> Cgroup:
 
 
 def _signal_init(record: Record, signal: int) -> None:
-    """Signal the init by a pidfd whose process was compared with the record: the pid may be another's by now."""
+    pidfd = open_init(record)
     try:
-        pidfd = posix.pidfd_open(record["pid"])
-    except ProcessLookupError:
-        raise StateError("container not running", where=record["id"]) from None
-    try:
-        if not is_alive(record):
-            raise StateError("container not running", where=record["id"])
         _signal.pidfd_send_signal(pidfd, signal)
     except ProcessLookupError:
         raise StateError("container not running", where=record["id"]) from None

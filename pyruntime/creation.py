@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import errno
 import posix
-import sys
 import time
-from marshal import loads
 
 from pyruntime import report
-from pyruntime.cgroup.creation import own_cgroup
+from pyruntime.caller import CallerOptions, send_pidfd, write_pid_file
+from pyruntime.cgroup.creation import cgroup_of
 from pyruntime.cgroup.manager import Cgroup
-from pyruntime.errors import ConfigError, Error, KernelError, UnsupportedError, UsageError
+from pyruntime.errors import ConfigError, Error, KernelError, UnsupportedError
+from pyruntime.images import load_image
 from pyruntime.jsontext import encode
 from pyruntime.launch import limits, parent
 from pyruntime.launch.child import Launch
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyruntime.launch.foreground import Foreground
+    from pyruntime.launch.handle import Child
     from pyruntime.launch.hookpoints import HookPoints
-    from pyruntime.launch.parent import Child
     from pyruntime.plan.step import Plan
     from pyruntime.spec.types import Spec
     from pyruntime.state.store import Record
@@ -49,27 +49,16 @@ if TYPE_CHECKING:
 _OWN_ENVIRONMENT = (b"PATH", b"XDG_RUNTIME_DIR", b"LANG", b"LC_ALL", b"LC_CTYPE")
 
 
-class Options:
-    """What a caller can say about a start besides config.json: the options of the command line, by their names."""
+class Options(CallerOptions):
+    """What a caller can say about making a container, besides config.json."""
 
     args: list[str] | None = None  # in place of process.args
-    console_socket: str = ""
-    detach: bool = False
     keep: bool = False
     no_new_keyring: bool = False
     no_pivot: bool = False
     no_subreaper: bool = False
-    pid_file: str = ""
-    pidfd_socket: str = ""
-    preserve_fds: int = 0
     rootless: str = "auto"
     systemd_cgroup: bool = False
-
-    def __init__(self, **named: Any) -> None:
-        for name, value in named.items():
-            if name not in Options.__annotations__:
-                raise TypeError(f"unknown option {name!r}")
-            setattr(self, name, value)
 
     def is_rootless(self) -> bool:
         """--rootless: by default, whoever is not root is. runc:rootless_linux.go"""
@@ -153,8 +142,7 @@ class Start:
             # The image's own programs will run beside the child as long as it is Python: see launch/hookpoints.py.
             seal_interpreter(keep=_OWN_ENVIRONMENT)
         self.plan = _plan(self.spec, warnings, self.bundle_path, id, options)
-        _check_console(self.spec, options)
-        _check_preserved(options)
+        options.check(terminal=self.spec["process"].get("terminal", False))
         _check_devices(self.spec, options)
         self.reserved = False
         self.cgroup: Cgroup | None = None
@@ -171,7 +159,9 @@ class Start:
         self.reserved = True
         record = self._record(launch.rootfs_path)
         if "seccomp" in self.spec.get("linux", {}):
-            self._compile_filter(launch)
+            from pyruntime.launch.seccomp import compile_filter
+
+            compile_filter(self.plan, self.store.root_path, launch)
         cgroup_fd = self._make_cgroup(launch, record)
         try:
             if wait:
@@ -322,6 +312,8 @@ class Start:
         }
         if not any(n["type"] == "pid" and not n.get("path") for n in self.spec.get("linux", {}).get("namespaces", ())):
             record["sharesPids"] = True
+        if self.options.no_new_keyring:
+            record["noNewKeyring"] = True
         lists = self.spec.get("hooks", {})
         if lists.get("poststart") or lists.get("poststop"):
             record["hooks"] = [kind for kind in ("poststart", "poststop") if lists.get(kind)]
@@ -344,32 +336,14 @@ class Start:
         limits.fill_cgroup(now, self.cgroup, rootless=launch.rootless)
         return self.cgroup.open_fd()
 
-    def _compile_filter(self, launch: Launch) -> None:
-        """The program of linux.seccomp, for whoever is to load it. Only a start that needs it imports what it takes."""
-        from pyruntime.launch.seccomp import compiled
-        from pyruntime.plan.seccomp import LoadSeccomp
-
-        for step in self.plan:
-            if isinstance(step, LoadSeccomp):
-                program = compiled(step, self.store.root_path)
-                if step.by_hop:
-                    launch.hop_filter = (step.flags, program)
-                else:
-                    launch.filter = program
-
     def _send_listener(self, child: Child, fd: int) -> None:
         """Hand the descriptor that is told of a filter's notifications to who waits for it."""
-        from pyruntime.launch.seccomp import hand_over_listener
+        from pyruntime.launch.seccomp import send_listener, take_listener
 
+        state = {**self._identity(), "status": "creating", "pid": child.pid}
         profile = self.spec["linux"]["seccomp"]
-        message = {
-            "ociVersion": SPEC_VERSION,
-            "fds": ["seccompFd"],
-            "pid": child.pid,
-            "metadata": profile.get("listenerMetadata", ""),
-            "state": {**self._identity(), "status": "creating", "pid": child.pid},
-        }
-        hand_over_listener(child, fd, profile["listenerPath"], encode(message))
+        metadata = profile.get("listenerMetadata", "")
+        send_listener(take_listener(child, fd), profile["listenerPath"], metadata, child.pid, state)
 
     def _set_device_policy(self, launch: Launch) -> None:
         """Load and attach the device program, before anything of the image runs."""
@@ -383,10 +357,10 @@ class Start:
     def _publish(self, child: Child) -> None:
         """Tell others of the process: --pid-file, --pidfd-socket."""
         if self.options.pid_file:
-            _write_pid_file(self.options.pid_file, child.pid)
+            write_pid_file(self.options.pid_file, child.pid)
             self.pid_file_path = self.options.pid_file
         if self.options.pidfd_socket:
-            _send_pidfd(self.options.pidfd_socket, child.pidfd)
+            send_pidfd(self.options.pidfd_socket, child.pidfd)
 
 
 def _load(bundle_path: str, args: list[str] | None) -> tuple[Spec, bytes]:
@@ -407,48 +381,10 @@ def _plan(spec: Spec, warnings: list[str], bundle_path: str, id: str, options: O
         raise UnsupportedError("the systemd cgroup driver is not served yet", where="--systemd-cgroup")
     linux = spec.get("linux", {})
     if "seccomp" in linux:
-        _load_image("seccomp")
-    own = "/" if linux.get("cgroupsPath", "").startswith("/") else own_cgroup()
+        load_image("seccomp")
+    own = "/" if linux.get("cgroupsPath", "").startswith("/") else cgroup_of()
     cgroup = cgroup_path(linux, id, own)
     return build(spec, bundle_path, id, cgroup, no_pivot=options.no_pivot, no_new_keyring=options.no_new_keyring)
-
-
-def _load_image(name: str) -> None:
-    """Load modules that few configs need from their image (cli/image.py), if we come from one ourselves.
-
-    Without one they are imported as ever, which takes three times as long.
-    """
-    if __spec__ is not None:
-        return
-    package_path = __file__.rpartition("/")[0]
-    try:
-        fd = posix.open(f"{package_path}/{name}.{sys.implementation.cache_tag}.image", posix.O_RDONLY | posix.O_CLOEXEC)
-        try:
-            boot, modules = loads(posix.read(fd, posix.fstat(fd).st_size))
-        finally:
-            posix.close(fd)
-    except (OSError, EOFError, TypeError, ValueError):
-        return
-    exec(boot, {"library": package_path.rpartition("/")[0], "modules": modules, "sys": sys})
-
-
-def _check_console(spec: Spec, options: Options) -> None:
-    """Whoever leaves must say who takes the terminal. runc:utils_linux.go:/^func .*runner.*checkTerminal/"""
-    terminal = spec["process"].get("terminal", False)
-    option = "--console-socket"
-    if options.detach and terminal and not options.console_socket:
-        raise UsageError("cannot allocate tty if pyruntime will detach without setting console socket", where=option)
-    if options.console_socket and not (options.detach and terminal):
-        raise UsageError("cannot use console socket if pyruntime will not detach or allocate tty", where=option)
-
-
-def _check_preserved(options: Options) -> None:
-    """Descriptors that are to be inherited must be there. runc:utils_linux.go:/^func .*runner.*run/"""
-    for fd in range(3, 3 + options.preserve_fds):
-        try:
-            posix.fstat(fd)
-        except OSError as error:
-            raise UsageError(f"descriptor {fd} is to be preserved and is not open", where="--preserve-fds") from error
 
 
 def _check_devices(spec: Spec, options: Options) -> None:
@@ -488,36 +424,6 @@ def _listen(store: Store) -> int:
     finally:
         posix.close(directory_fd)
     return listener.detach()
-
-
-def _write_pid_file(path: str, pid: int) -> None:
-    """Digits only, and never half of them: written beside and renamed. runc:utils_linux.go:/^func createPidFile/"""
-    directory, _, name = path.rpartition("/")
-    temporary = f"{directory}/.{name}" if directory else f".{name}"
-    try:
-        fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o666)
-        try:
-            posix.write(fd, str(pid).encode())
-        finally:
-            posix.close(fd)
-        posix.rename(temporary, path)
-    except OSError as error:
-        raise KernelError(f"write {path!r}", error.errno or 0, where="--pid-file") from error
-
-
-def _send_pidfd(path: str, pidfd: int) -> None:
-    """runc:libcontainer/init_linux.go:/^func setupPidfd/"""
-    from pyruntime.launch.console import connect_console_socket, send_master
-
-    try:
-        socket_fd = connect_console_socket(path)
-    except Error as error:
-        error.where = "--pidfd-socket"
-        raise
-    try:
-        send_master(socket_fd, pidfd, "pidfd")
-    finally:
-        posix.close(socket_fd)
 
 
 def _now() -> str:

@@ -55,12 +55,13 @@ def _unescape(field: bytes) -> str:
     return field.decode(errors="surrogateescape")
 
 
-def own_cgroup() -> str:
-    """The runtime's own cgroup, as a path below the v2 mount point ("/" if it cannot be seen from there, or is none).
+def cgroup_of(pid: int | str = "self") -> str:
+    """A process's cgroup, as a path below the v2 mount point ("/" if it cannot be seen from there, or is none).
 
-    For plan.resources.cgroup_path. Companion: opencontainers/cgroups:fs2/defaultpath.go:/^func parseCgroupFile/.
+    Raises FileNotFoundError or ProcessLookupError if the process is gone.
+    Companion: opencontainers/cgroups:fs2/defaultpath.go:/^func parseCgroupFile/.
     """
-    for line in proc.read_file("/proc/self/cgroup").split(b"\n"):
+    for line in proc.read_file(f"/proc/{pid}/cgroup").split(b"\n"):
         if line.startswith(b"0::"):
             path = line[3:].decode(errors="surrogateescape").removesuffix(" (deleted)")
             try:

@@ -17,7 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from pyruntime.cli import manual
-from pyruntime.cli.options import COMMANDS, COUNT, DEFAULT_ROOT, DIRECTORY, FILE, FLAG, GLOBAL, WORDS
+from pyruntime.cli.options import COMMANDS, COUNT, DEFAULT_ROOT, DIRECTORY, FILE, FLAG, GLOBAL, LIST, WORDS
 from pyruntime.cli.parse import Call, key_of, without_dashes
 from pyruntime.errors import UsageError
 
@@ -102,7 +102,8 @@ def _command(row: Command) -> click.Command:
         call.operands = [text for text in given if text is not None]
         words = list(values.pop("args", ()))
         call.args = (without_dashes(words) if follows == WORDS else words) or None
-        call.options = {**values, "help": False}
+        lists = {key_of(option): list(values[key_of(option)]) for option in options if option[2] == LIST}
+        call.options = {**values, **lists, "help": False}
 
     return click.Command(
         name=name,
@@ -123,7 +124,9 @@ def _option(option: Option) -> click.Option:
     name, short, kind, default, text = option
     names = [key_of(option), f"--{name}", *([f"-{short}"] if short else [])]
     if kind == FLAG:
-        return click.Option(names, is_flag=True, default=False, help=text)
+        return click.Option(names, is_flag=True, default=default, help=text)
+    if kind == LIST:
+        return click.Option(names, multiple=True, metavar="TEXT", help=f"{text} (may be repeated)")
     if isinstance(kind, tuple):
         return click.Option(names, type=click.Choice(kind), default=default, show_default=True, help=text)
     kinds: dict[str, Count | Place] = {COUNT: Count(), FILE: Place("file"), DIRECTORY: Place("dir")}

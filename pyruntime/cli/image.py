@@ -5,9 +5,9 @@ a read, and the bookkeeping of importlib. The image holds their compiled code in
 have run it, so that the launcher (launcher.py) has only to run it. Nothing in a module can tell the difference, and
 whatever is not in the image is imported as ever.
 
-There are two: `control` for the verbs that look at containers or end them; `launch` for run and create, which holds
-the other's modules too; and small ones for what few configs need. Written at install, by the interpreter that will read
-them: marshal's format is the bytecode's.
+There are three: `control` for the verbs that look at containers or end them; `launch` for run and create, which holds
+the other's modules too; `exec` for exec; and small ones for what few configs need. Written at install, by the
+interpreter that will read them: marshal's format is the bytecode's.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ LAUNCH = (
     "pyruntime.cli.run",
     "pyruntime.launch.foreground",
 )
+EXEC = (
+    "pyruntime.__main__",
+    "pyruntime.cli.exec",
+    "pyruntime.launch.foreground",
+)
 # Images of their own for what few configs need, read by creation.py: whoever does not use it does not load it.
 EXTRA = {
     "seccomp": ("pyruntime.plan.seccomp", "pyruntime.launch.seccomp"),
@@ -65,7 +70,7 @@ for name, _, code in modules:
 def write_images(library_path: str) -> None:
     """Write both images into the package below `library_path`, from its sources. Raises OSError, SyntaxError."""
     sys.path.insert(0, library_path)
-    for name, entries in (("control", CONTROL), ("launch", LAUNCH), *EXTRA.items()):
+    for name, entries in (("control", CONTROL), ("launch", LAUNCH), ("exec", EXEC), *EXTRA.items()):
         modules = list(_in_order_of_completion(entries, after=LAUNCH if name in EXTRA else ()))
         data = marshal.dumps((compile(BOOT, "<image>", "exec", optimize=2), modules))
         with open(image_path(library_path, name), "wb") as file:

@@ -44,7 +44,7 @@ gc.disable()
 library = {library_path!r}
 sys.path[:0] = sys.path[-1], library
 try:
-    name = "launch" if "run" in sys.argv or "create" in sys.argv else "control"
+    name = "launch" if "run" in sys.argv or "create" in sys.argv else "exec" if "exec" in sys.argv else "control"
     if "--debug" in sys.argv: name = "no"
     fd = posix.open(f"{{library}}/pyruntime/{{name}}.{{sys.implementation.cache_tag}}.image", posix.O_CLOEXEC)
     boot, modules = loads(posix.read(fd, posix.fstat(fd).st_size))

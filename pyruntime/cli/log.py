@@ -19,7 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyruntime.cli.parse import Call
 
-FAILURE = 1
 LONGEST_SUBJECT = 255  # characters; no ID is longer, but what is given as one may be
 
 # What logrus leaves without quotes: see text_formatter.go, needsQuoting.
@@ -33,7 +32,7 @@ def failed(call: Call, problem: BaseException) -> int:
     if isinstance(problem, KeyboardInterrupt):
         return die_by("SIGINT")
     if isinstance(problem, SystemExit):
-        return problem.code if isinstance(problem.code, int) else FAILURE
+        return problem.code if isinstance(problem.code, int) else call.failure
     if isinstance(problem, Error):
         message = str(problem).removeprefix(f"{call.subject}: ")  # the line says already which container it is about
     elif isinstance(problem, OSError) and problem.errno is not None:
@@ -48,7 +47,7 @@ def failed(call: Call, problem: BaseException) -> int:
         import traceback
 
         _write(2, "".join(traceback.format_exception(problem)))
-    return FAILURE
+    return call.failure
 
 
 def tell(call: Call, level: str, message: str) -> None:

@@ -78,6 +78,18 @@ Delete what is left of a stopped container: its state, its cgroup. A created con
 
 With --force a running one is killed first, too, and an unknown ID is no error.
 """,
+    "exec": """\
+Run another program in a container: its namespaces, cgroup, seccomp filter, user, capabilities, limits, environment and
+working directory are those of config.json, but for what the options say. What follows the ID is the program's own.
+
+\b
+  pyruntime exec web ls -l /
+  pyruntime exec -t web sh
+  pyruntime exec -d --pid-file web2.pid -u 1000:1000 web server --port 80
+
+Without --detach it ends when the program ends, with the same exit status (128 + N if signal N ended it), and hands on
+the signals it gets. The exit status is 255 if no program could be run.
+""",
     "spec": """\
 Write a config.json to begin with: it runs sh in ./rootfs, read-only. An existing file is never overwritten.
 

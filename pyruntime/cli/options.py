@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     Choice = tuple[str, ...]
     # name, short name or "", kind, default, help
-    Option = tuple[str, str, str | Choice, str | int | bool, str]
+    Option = tuple[str, str, str | Choice, str | int | bool | tuple[()] | None, str]
     # name, the options, the operands ("[X]" may be left out), what may follow them, handler, help
     Command = tuple[str, tuple[Option, ...], tuple[str, ...], str, str, str]
 
@@ -23,6 +23,7 @@ TEXT = "text"
 FILE = "file"
 DIRECTORY = "directory"
 COUNT = "count"  # a decimal number from 0 to 2**31 - 1
+LIST = "list"  # of texts: the option may be given more than once
 
 # What may follow the operands, as usage shows it: nothing; behind a `--` a command; or, from the last operand on, words
 # that are another program's, options included (a `--` in front of them is left out).
@@ -64,6 +65,27 @@ RUN: tuple[Option, ...] = (
     *CREATE,
 )
 
+EXEC: tuple[Option, ...] = (
+    ("detach", "d", FLAG, False, "return once the program runs"),
+    ("tty", "t", FLAG, False, "give the program a terminal"),
+    ("cwd", "", TEXT, "", "directory in the container to run it in [default: process.cwd of config.json]"),
+    ("env", "e", LIST, (), "set an environment variable, NAME=VALUE"),
+    ("user", "u", TEXT, "", "run it as this user, UID or UID:GID"),
+    ("additional-gids", "g", LIST, (), "add it to the group GID"),
+    ("cap", "c", LIST, (), "give it a capability, such as CAP_NET_RAW"),
+    ("no-new-privs", "", FLAG, None, "no setuid program may give it more rights"),
+    ("apparmor", "", TEXT, "", "confine it by this AppArmor profile"),
+    ("process-label", "", TEXT, "", "give it this SELinux label"),
+    ("process", "p", FILE, "", "take all of it from a file with the JSON object `process`"),
+    ("cgroup", "", LIST, (), "put it into this cgroup below the container's own"),
+    ("ignore-paused", "", FLAG, False, "allow it in a paused container: it runs when that is resumed"),
+    ("console-socket", "", FILE, "", "AF_UNIX socket that receives the master end of its terminal"),
+    ("pidfd-socket", "", FILE, "", "AF_UNIX socket that receives a pidfd of it"),
+    ("pid-file", "", FILE, "", "write its process ID to this file"),
+    ("preserve-fds", "", COUNT, 0, "pass N more descriptors to it, after stdio"),
+    HELP,
+)
+
 # A command whose handler is NOT_SERVED is known, so that help is true, and refuses by name.
 NOT_SERVED = ""
 
@@ -91,6 +113,7 @@ COMMANDS: tuple[Command, ...] = (
         "ps:ps",
         "list the processes of a container; what follows the ID is for ps(1)",
     ),
+    ("exec", EXEC, ("ID",), WORDS, "exec:execute", "run another program in a container"),
     (
         "delete",
         (("force", "f", FLAG, False, "kill it first if it still runs; no error if there is none"), HELP),
@@ -143,7 +166,6 @@ COMMANDS: tuple[Command, ...] = (
     ),
     ("checkpoint", (HELP,), (), NOTHING, NOT_SERVED, "save a running container (not served yet)"),
     ("events", (HELP,), (), NOTHING, NOT_SERVED, "print a container's events and statistics (not served yet)"),
-    ("exec", (HELP,), (), NOTHING, NOT_SERVED, "run another program in a container (not served yet)"),
     ("restore", (HELP,), (), NOTHING, NOT_SERVED, "bring a saved container back (not served yet)"),
     ("update", (HELP,), (), NOTHING, NOT_SERVED, "change a container's limits (not served yet)"),
 )

@@ -7,7 +7,7 @@ come before the verb. Where another program's words follow the operands, the opt
 
 from __future__ import annotations
 
-from pyruntime.cli.options import COMMAND, COMMANDS, COUNT, FLAG, GLOBAL, NOT_SERVED, WORDS
+from pyruntime.cli.options import COMMAND, COMMANDS, COUNT, FLAG, GLOBAL, LIST, NOT_SERVED, WORDS
 from pyruntime.errors import UnsupportedError, UsageError
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ BOOLEANS = {
 class Call:
     """One parsed command line. Keys of `settings` and `options` are the options' names with `_` for `-`."""
 
-    __slots__ = ("args", "handler", "log_fd", "operands", "options", "settings", "subject", "verb")
+    __slots__ = ("args", "failure", "handler", "log_fd", "operands", "options", "settings", "subject", "verb")
 
     def __init__(self) -> None:
         self.verb = ""
@@ -37,6 +37,7 @@ class Call:
         self.handler = ""
         self.subject = ""  # the container that messages name, once it is known
         self.log_fd = -1  # the opened --log
+        self.failure = 1  # the exit status of a failure
 
 
 def parse(argv: list[str]) -> Call:
@@ -130,7 +131,7 @@ def _read(
     """
     known = {}
     for option in options:
-        values[key_of(option)] = option[3]
+        values[key_of(option)] = option[3] if option[2] != LIST else []
         known["--" + option[0]] = option
         if option[1]:
             known["-" + option[1]] = option
@@ -155,7 +156,10 @@ def _read(
                 if index == len(argv):
                     raise UsageError(f"option --{option[0]} needs a value")
                 value = argv[index]
-            values[key_of(option)] = _value(option[0], option[2], value)
+            if option[2] == LIST:
+                values[key_of(option)].append(value)
+            else:
+                values[key_of(option)] = _value(option[0], option[2], value)
         index += 1
     return index
 

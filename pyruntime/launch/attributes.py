@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyruntime.launch.credentials import Process
-    from pyruntime.launch.parent import Child
+    from pyruntime.launch.handle import Child
     from pyruntime.plan.step import Plan, Step
 
 

@@ -9,20 +9,14 @@ Read beside runc:libcontainer/standard_init_linux.go.
 
 from __future__ import annotations
 
-import _signal
-import posix
-import sys
-
-from pyruntime import report
-from pyruntime.errors import Error, KernelError
 from pyruntime.launch import exeseal
 from pyruntime.launch.credentials import Process
+from pyruntime.launch.inside import go_inside, hop
 from pyruntime.launch.perform import perform
 from pyruntime.launch.rootfs import Rootfs
-from pyruntime.launch.sync import GO, READY, WARNING, Channel
+from pyruntime.launch.sync import GO, READY
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
-from pyruntime.plan.process import Execute
 from pyruntime.plan.step import PROCESS, ROOTFS
 
 TYPE_CHECKING = False
@@ -30,6 +24,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from pyruntime.launch.hookpoints import HookPoints
+    from pyruntime.launch.sync import Channel
     from pyruntime.plan.step import Plan
 
 
@@ -73,79 +68,32 @@ class Launch:
 
 def become_container(launch: Launch, channel: Channel) -> NoReturn:
     """Never returns: the process becomes the user's program, or reports why not and ends."""
-    try:
-        report.sinks[:] = [lambda level, message: _pass_on(channel, level, message)]
-        _seal()
-        _cut_ties()
-        rootfs = Rootfs(launch.rootfs_path, launch.cgroup_path, launch.console_fd, channel)
-        rootfs.trees = launch.trees
-        rootfs.hooks = hooks = launch.hooks
-        perform(launch.plan.phase(ROOTFS), rootfs)
-        label, waits, report_fd = rootfs.label, launch.listen_fd >= 0, channel.fd
-        # Written now: the parent is about to set the rlimits, which it may do only while we are still its own user.
-        if hooks and hooks.prepare(launch, channel, label):
-            waits, report_fd = False, hooks.answer_fd  # it is Python that waits
-        prelude = label.prelude(report_fd, waits=waits) if label else b""
-        listen_fd, report_fd = (launch.listen_fd, -1) if waits else (-1, report_fd)
-        hop_fd = exeseal.sealed(listen_fd, report_fd, prelude, launch.hop_filter)
-        channel.send(READY)
-        channel.expect(GO)
-        process = Process(launch.last_cap, rootless=launch.rootless, filter=launch.filter)
-        perform(launch.plan.phase(PROCESS), process)
-        if hooks and hooks.are_starting:
-            if process.last_act:  # now: the hooks are the image's programs
-                process.last_act(channel)
-                process.last_act = None
-            channel = hooks.start(launch, channel, hop_fd)
-            hooks.run()
-        syscalls.close_range(3 + launch.preserve_fds, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
-        if label:
-            label.hand_over(channel.fd)
-        _hop(launch, channel, hop_fd, process)
-    except Error as error:
-        channel.send_error(error)
-    except OSError as error:
-        channel.send_error(KernelError(f"in the child: {error.filename or error}", error.errno or 0))
-    except BaseException as error:
-        channel.send_error(Error(f"a bug in the child: {type(error).__name__}: {error}"))
-    finally:
-        posix._exit(1)
+    go_inside(channel, lambda: _become(launch, channel))
 
 
-def _seal() -> None:
-    """From here on nothing can be imported: not by us, and not by the standard library behind our back.
-
-    CVE-2019-14271 was a library that loaded another one late, by then from inside the container.
-    """
-    for finders in (sys.meta_path, sys.path, sys.path_hooks):
-        finders.clear()
-
-
-def _cut_ties() -> None:
-    """Leave the caller's session, die with the parent until we are ready, and take none of its signal state along."""
-    posix.setsid()
-    syscalls.prctl(c.PR_SET_PDEATHSIG, _signal.SIGKILL)
-    syscalls.prctl(c.PR_SET_DUMPABLE, 0)  # CVE-2016-9962: not to be traced from inside of a namespace that we join
-    for number in range(1, _signal.NSIG):
-        if _signal.getsignal(number) == _signal.SIG_IGN:  # by Python (SIGPIPE, SIGXFSZ), or by a caller such as nohup
-            _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-
-
-def _hop(launch: Launch, channel: Channel, hop_fd: int, process: Process) -> None:
-    """Execute the hop. It keeps one descriptor, which it closes when it executes the user's program."""
-    # The parent may end from here on; before, its end was ours.
-    syscalls.prctl(c.PR_SET_PDEATHSIG, 0)
-    posix.set_inheritable(channel.fd if launch.listen_fd < 0 else launch.listen_fd, True)
-    if process.last_act:
-        process.last_act(channel)
-    try:
-        exeseal.execute(hop_fd, process.program, process.args, process.env)
-    except KernelError as error:
-        error.where = next(step.where for step in launch.plan if isinstance(step, Execute))
-        raise
-
-
-def _pass_on(channel: Channel, level: str, message: str) -> None:
-    if level == "warning":
-        channel.send(WARNING, message)
+def _become(launch: Launch, channel: Channel) -> None:
+    rootfs = Rootfs(launch.rootfs_path, launch.cgroup_path, launch.console_fd, channel)
+    rootfs.trees = launch.trees
+    rootfs.hooks = hooks = launch.hooks
+    perform(launch.plan.phase(ROOTFS), rootfs)
+    label, waits, report_fd = rootfs.label, launch.listen_fd >= 0, channel.fd
+    # Written now: the parent is about to set the rlimits, which it may do only while we are still its own user.
+    if hooks and hooks.prepare(launch, channel, label):
+        waits, report_fd = False, hooks.answer_fd  # it is Python that waits
+    prelude = label.prelude(report_fd, waits=waits) if label else b""
+    listen_fd, report_fd = (launch.listen_fd, -1) if waits else (-1, report_fd)
+    hop_fd = exeseal.sealed(listen_fd, report_fd, prelude, launch.hop_filter)
+    channel.send(READY)
+    channel.expect(GO)
+    process = Process(launch.last_cap, rootless=launch.rootless, filter=launch.filter)
+    perform(launch.plan.phase(PROCESS), process)
+    if hooks and hooks.are_starting:
+        if process.last_act:  # now: the hooks are the image's programs
+            process.last_act(channel)
+            process.last_act = None
+        channel = hooks.start(launch, channel, hop_fd)
+        hooks.run()
+    syscalls.close_range(3 + launch.preserve_fds, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
+    if label:
+        label.hand_over(channel.fd)
+    hop(process, channel, hop_fd, launch.listen_fd if launch.listen_fd >= 0 else channel.fd)

@@ -20,13 +20,18 @@ import posix
 from fcntl import ioctl
 
 from pyruntime.errors import ConfigError, Error, KernelError, ProtocolError, UsageError
-from pyruntime.launch.paths import proc_fd
+from pyruntime.launch.paths import Root, proc_fd
 from pyruntime.launch.perform import performs
-from pyruntime.launch.rootfs import Rootfs
 from pyruntime.launch.sync import TERMINAL
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
+from pyruntime.plan.join import OpenTerminalInside
 from pyruntime.plan.process import OpenTerminal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyruntime.launch.join import Newcomer
+    from pyruntime.launch.rootfs import Rootfs
 
 _PTMX_DEVICE = (5, 2)  # TTYAUX_MAJOR, and the minor that devpts gives it
 _SLAVE_MAJOR = 136  # UNIX98_PTY_SLAVE_MAJOR; the minor is the pty's number
@@ -42,20 +47,38 @@ def open_terminal(step: OpenTerminal, rootfs: Rootfs) -> None:
     runc:libcontainer/init_linux.go:/^func setupConsole/
     """
     master_fd, slave_fd = open_pty(rootfs.root.fd)
-    if step.rows or step.columns:
-        set_window_size(master_fd, step.rows, step.columns)
     console_fd = rootfs.root.make_file("/dev/console", 0o666)
     syscalls.mount(proc_fd(slave_fd), proc_fd(console_fd), "", c.MS_BIND, "")
     posix.close(console_fd)
-    name = f"/dev/pts/{pty_number(master_fd)}"
-    if rootfs.console_fd >= 0:
-        send_master(rootfs.console_fd, master_fd, name)
-        posix.close(rootfs.console_fd)
-    else:
-        rootfs.channel.send(TERMINAL)
-        send_master(rootfs.channel.fd, master_fd, name)
-    posix.close(master_fd)
+    _hand_over(step, master_fd, rootfs)
     become_controlling(slave_fd)
+
+
+@performs(OpenTerminalInside)
+def open_terminal_inside(step: OpenTerminalInside, newcomer: Newcomer) -> None:
+    """For `exec`: /dev/console stays the init's, and the hop's child will make the terminal its controlling one.
+
+    runc:libcontainer/setns_init_linux.go
+    """
+    root = Root("/")
+    master_fd, slave_fd = open_pty(root.fd)
+    root.close()
+    _hand_over(step, master_fd, newcomer)
+    become_stdio(slave_fd)
+
+
+def _hand_over(step: OpenTerminal | OpenTerminalInside, master_fd: int, side: Rootfs | Newcomer) -> None:
+    """Size the terminal, and give its master to who shows it."""
+    if step.rows or step.columns:
+        set_window_size(master_fd, step.rows, step.columns)
+    name = f"/dev/pts/{pty_number(master_fd)}"
+    if side.console_fd >= 0:
+        send_master(side.console_fd, master_fd, name)
+        posix.close(side.console_fd)
+    else:
+        side.channel.send(TERMINAL)
+        send_master(side.channel.fd, master_fd, name)
+    posix.close(master_fd)
 
 
 def open_pty(rootfs_fd: int) -> tuple[int, int]:
@@ -115,6 +138,11 @@ def become_controlling(slave_fd: int) -> None:
     session leader, or one that has a terminal. Companion: runc:libcontainer/console_linux.go:/^func dupStdio/.
     """
     _ioctl(slave_fd, "TIOCSCTTY", 0)
+    become_stdio(slave_fd)
+
+
+def become_stdio(slave_fd: int) -> None:
+    """Make the terminal our stdin, stdout and stderr; `slave_fd` is taken over, as by `become_controlling`."""
     for number in (0, 1, 2):
         if number == slave_fd:
             posix.set_inheritable(number, True)  # dup2 onto itself would leave CLOEXEC as it is

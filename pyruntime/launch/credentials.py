@@ -12,15 +12,15 @@ import posix
 
 from pyruntime import report
 from pyruntime.errors import ConfigError, Error, KernelError
-from pyruntime.launch.paths import Root
+from pyruntime.launch.paths import Root, is_null
 from pyruntime.launch.perform import performs
-from pyruntime.launch.rootfs import is_null
 from pyruntime.linux import caps, syscalls
 from pyruntime.linux import constants as c
 from pyruntime.plan.process import (
     BecomeUser,
     Execute,
     ForbidNewPrivileges,
+    JoinSessionKeyring,
     LimitBounding,
     SetCapabilities,
     SetPersonality,
@@ -37,14 +37,26 @@ _PASSWD_MAX = 1 << 20  # bytes of /etc/passwd that are looked at for a home dire
 
 
 class Process:
-    """The user's process to be. Execute fills `program`, `args` and `env` and the caller executes them.
+    """The user's process to be. Execute fills `program`, `args`, `env` and `where`, and the caller executes them.
 
     `last_cap` is the number of the kernel's highest capability, read while the host's /proc was there.
     """
 
-    __slots__ = ("args", "capabilities", "env", "filter", "keep", "last_act", "last_cap", "program", "rootless")
+    __slots__ = (
+        "args",
+        "capabilities",
+        "env",
+        "filter",
+        "keep",
+        "last_act",
+        "last_cap",
+        "program",
+        "rootless",
+        "where",
+    )
 
     program: str
+    where: str  # in the user's input, for an error of execve
     args: list[bytes]
     env: list[bytes]
     capabilities: tuple[int, int, int]  # effective, permitted, inheritable: what capset(2) is to leave in the end
@@ -55,6 +67,33 @@ class Process:
         self.filter = filter  # for seccomp(2)
         self.keep = 0  # capabilities that last_act needs, and gives up
         self.last_act: Callable[[Channel], None] | None = None  # what is left to be done right before the hop
+
+
+@performs(JoinSessionKeyring)
+def join_session_keyring(step: JoinSessionKeyring, _rootfs: object) -> None:
+    """A kernel without keyrings has none to leak. The new one gets UID search permission, as runc gives it.
+
+    runc:libcontainer/keys/keyctl.go
+    """
+    try:
+        ring = syscalls.keyctl_join_session_keyring(step.name)
+    except KernelError as error:
+        if error.errno == errno.ENOSYS:
+            return
+        raise
+    permissions = int(syscalls.keyctl_describe(ring).split(";")[3], 16)
+    syscalls.keyctl_setperm(ring, permissions & 0xFFFFFFFF | 0x00080000)  # KEY_USR_SEARCH
+
+
+def become_root() -> None:
+    """uid and gid 0 of the user namespace that we are in. Those of the caller may not exist in it."""
+    try:
+        syscalls.setgroups([])
+    except KernelError as error:
+        if error.errno != errno.EPERM:  # setgroups is denied where the map was written without privileges
+            raise
+    syscalls.setresgid(0, 0, 0)
+    syscalls.setresuid(0, 0, 0)
 
 
 @performs(SetPersonality)
@@ -131,6 +170,7 @@ def prepare_execution(step: Execute, process: Process) -> None:
 
     runc:libcontainer/standard_init_linux.go, exec.LookPath; runc:libcontainer/env.go:/^func prepareEnv/
     """
+    process.where = step.where
     env = _last_of_each(step.env)
     if not env.get("HOME"):
         env["HOME"] = _home(step.uid)

@@ -20,6 +20,7 @@ import errno
 import posix
 
 from pyruntime.errors import ConfigError, Error, KernelError
+from pyruntime.launch.credentials import become_root
 from pyruntime.launch.perform import performs
 from pyruntime.launch.sync import GO, MAPS, PID, Channel
 from pyruntime.linux import constants as c
@@ -35,7 +36,6 @@ from pyruntime.plan.namespaces import (
     SetHostname,
     WriteSysctl,
 )
-from pyruntime.plan.process import JoinSessionKeyring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,22 +145,6 @@ def write_maps(pid: int, step: MapIds, *, privileged: bool) -> None:
             proc.write_file(f"/proc/{pid}/{kind}_map", text.encode())
 
 
-@performs(JoinSessionKeyring)
-def join_session_keyring(step: JoinSessionKeyring, _rootfs: object) -> None:
-    """A kernel without keyrings has none to leak. The new one gets UID search permission, as runc gives it.
-
-    runc:libcontainer/keys/keyctl.go
-    """
-    try:
-        ring = syscalls.keyctl_join_session_keyring(step.name)
-    except KernelError as error:
-        if error.errno == errno.ENOSYS:
-            return
-        raise
-    permissions = int(syscalls.keyctl_describe(ring).split(";")[3], 16)
-    syscalls.keyctl_setperm(ring, permissions & 0xFFFFFFFF | 0x00080000)  # KEY_USR_SEARCH
-
-
 @performs(RaiseLoopback)
 def raise_loopback(_step: RaiseLoopback, _rootfs: object) -> None:
     """runc:libcontainer/network_linux.go:/^func .*loopback.*initialize/"""
@@ -248,7 +232,7 @@ def _stage(namespaces: Namespaces, channel: Channel) -> int:
         done |= c.CLONE_NEWUSER
         _become_mapped_root(channel)
     elif user:
-        _become_root()
+        become_root()
     for step, fd in refused:
         _join(step, fd)
     if namespaces.offsets is not None:
@@ -314,18 +298,7 @@ def _become_mapped_root(channel: Channel) -> None:
     """Ask the parent for the ids of our new user namespace, then be its root."""
     channel.send(MAPS)
     channel.expect(GO)
-    _become_root()
-
-
-def _become_root() -> None:
-    """uid and gid 0 of the user namespace that we are in. Those of the caller may not exist in it."""
-    try:
-        syscalls.setgroups([])
-    except KernelError as error:
-        if error.errno != errno.EPERM:  # setgroups is denied where the map was written without privileges
-            raise
-    syscalls.setresgid(0, 0, 0)
-    syscalls.setresuid(0, 0, 0)
+    become_root()
 
 
 def _report(channel: Channel, action: Callable[[], None]) -> None:

@@ -10,80 +10,24 @@ import posix
 from pyruntime import report
 from pyruntime.errors import KernelError, ProtocolError
 from pyruntime.launch.child import Launch, become_container
+from pyruntime.launch.handle import Child, fate
 from pyruntime.launch.namespaces import Namespaces, clone_child, write_maps
-from pyruntime.launch.perform import perform, performs
-from pyruntime.launch.sync import DEVICE, GO, HOOK, LISTENER, MAPS, PID, READY, TERMINAL, WARNING, Channel, channel_pair
+from pyruntime.launch.perform import perform
+from pyruntime.launch.performers import import_performers
+from pyruntime.launch.sync import DEVICE, GO, HOOK, LISTENER, MAPS, PID, READY, TERMINAL, WARNING, channel_pair
 from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
 from pyruntime.plan.mounts import MapMount
 from pyruntime.plan.namespaces import MapIds
-from pyruntime.plan.process import RLIMITS, AdjustOomScore, Execute, LimitResource, OpenTerminal
+from pyruntime.plan.process import Execute
 from pyruntime.plan.step import NAMESPACES, PARENT, ROOTFS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyruntime.launch.netdevices import Guests
-    from pyruntime.plan.step import Plan
 
-_SIGKILL = 9
-_SIGSYS = 31
 _PF_EXITING = 0x4  # linux/sched.h
-
-
-class Child:
-    """The container's process as its parent holds it: pid, pidfd, the channel, and the terminal's master or -1.
-
-    is_stage: pid is that of the stage which will clone the process, and say so (launch/namespaces.py).
-    guests: the host's network devices that have been moved into the container, until its program runs.
-    """
-
-    __slots__ = ("channel", "guests", "is_stage", "master_fd", "pid", "pidfd")
-
-    def __init__(self, pid: int, pidfd: int, channel: Channel, *, is_stage: bool) -> None:
-        self.is_stage = is_stage
-        self.pid = pid
-        self.pidfd = pidfd
-        self.channel = channel
-        self.master_fd = -1
-        self.guests: Guests | None = None
-
-    def close(self) -> None:
-        """Let go of the descriptors. The process goes on."""
-        self.channel.close()
-        for fd in (self.pidfd, self.master_fd):
-            if fd >= 0:
-                posix.close(fd)
-        self.pidfd = self.master_fd = -1
-        self.keep_devices()
-
-    def keep_devices(self) -> None:
-        """The host's network devices are the container's from now on: its program runs."""
-        if self.guests is not None:
-            self.guests.close()
-            self.guests = None
-
-    def return_devices(self) -> None:
-        """The start has failed: bring the host's network devices back."""
-        if self.guests is not None:
-            self.guests.bring_back()
-
-    def give_master(self) -> int | None:
-        """The terminal's master, if there is one, which is the caller's from now on."""
-        master_fd, self.master_fd = self.master_fd, -1
-        return master_fd if master_fd >= 0 else None
-
-    def kill(self) -> None:
-        """End the process and reap it. Its namespaces end with it."""
-        try:
-            posix.kill(self.pid, _SIGKILL)  # not reaped yet, so the pid is still its own
-        except ProcessLookupError:
-            return
-        try:
-            posix.waitpid(self.pid, 0)
-        except ChildProcessError:
-            return
 
 
 def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
@@ -91,7 +35,7 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
 
     Raises KernelError, ConfigError for a namespace that can't be joined.
     """
-    _import_performers(launch.plan)
+    import_performers(launch.plan)
     if any(isinstance(step, MapMount) for step in launch.plan):
         from pyruntime.launch.idmap import open_trees
 
@@ -133,7 +77,7 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
         elif word == MAPS:
             _serve_maps(child, launch)
         elif word == PID:
-            _take_over(child, int(fields[0]))
+            child.take_over(int(fields[0]))
         elif word == DEVICE:
             _move_device(child, launch, fields[0])
         elif word == TERMINAL:
@@ -146,7 +90,7 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
         elif word == WARNING:
             report.warn(fields[0])
         else:
-            raise ProtocolError("the container's child ended without a word", hint=_fate(child.pid))
+            raise ProtocolError("the container's child ended without a word", hint=fate(child.pid))
     perform(launch.plan.phase(PARENT), child)
 
 
@@ -178,34 +122,7 @@ def check_alive(child: Child) -> None:
     """
     fields = proc.read_file(f"/proc/{child.pid}/stat").rpartition(b")")[2].split()
     if int(fields[6]) & _PF_EXITING:
-        raise ProtocolError("the container's child ended without a word", hint=_fate(child.pid))
-
-
-@performs(AdjustOomScore)
-def adjust_oom_score(step: AdjustOomScore, child: Child) -> None:
-    """From outside: the child is not dumpable, and so does not own its files in /proc.
-
-    runc:libcontainer/process_linux.go:/^func .*initProcess.*start/
-    """
-    proc.write_file(f"/proc/{child.pid}/oom_score_adj", str(step.score).encode())
-
-
-@performs(LimitResource)
-def limit_resource(step: LimitResource, child: Child) -> None:
-    """runc:libcontainer/process_linux.go:/^func setupRlimits/"""
-    syscalls.prlimit(child.pid, RLIMITS[step.kind], step.soft, step.hard)
-
-
-def _import_performers(plan: Plan) -> None:
-    """Import what only some plans need, before the child is sealed: a terminal costs 0.3 ms."""
-    if any(isinstance(step, OpenTerminal) for step in plan):
-        from pyruntime.launch import console  # noqa: F401
-    if any(type(step).__module__ == "pyruntime.plan.attributes" for step in plan):
-        from pyruntime.launch import attributes
-
-        attributes.refuse_what_the_host_lacks(plan)
-    if any(type(step).__module__ == "pyruntime.plan.netdevices" for step in plan):
-        from pyruntime.launch import netdevices  # noqa: F401
+        raise ProtocolError("the container's child ended without a word", hint=fate(child.pid))
 
 
 def _serve_maps(child: Child, launch: Launch) -> None:
@@ -222,32 +139,8 @@ def _move_device(child: Child, launch: Launch, name: str) -> None:
     from pyruntime.launch.netdevices import Guests
 
     if child.is_stage:  # which has not had the time to say who the child is
-        _take_over(child, int(child.channel.expect(PID)[0]))
+        child.take_over(int(child.channel.expect(PID)[0]))
     if child.guests is None:
         child.guests = Guests(child.pid)
     child.guests.take(launch.plan, name)
     child.channel.send(GO)
-
-
-def _take_over(child: Child, pid: int) -> None:
-    """The stage has cloned the child, our child too, and ends."""
-    stage, stage_fd = child.pid, child.pidfd
-    child.pidfd = syscalls.pidfd_open(pid)
-    child.pid = pid
-    child.is_stage = False
-    posix.close(stage_fd)
-    posix.waitpid(stage, 0)
-
-
-def _fate(pid: int) -> str:
-    """What became of a child that said nothing. See waitpid(2)."""
-    try:
-        _, status = posix.waitpid(pid, 0)
-    except ChildProcessError:
-        return ""
-    code = posix.waitstatus_to_exitcode(status)
-    if code == -_SIGKILL:
-        return "it was killed: out of memory in its cgroup, perhaps"
-    if code == -_SIGSYS:
-        return "the seccomp profile killed it: what the container's start needs must be allowed"
-    return f"by signal {-code}" if code < 0 else f"with status {code}"

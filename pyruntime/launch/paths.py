@@ -18,12 +18,19 @@ from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 
 O_PATH = posix.O_PATH | posix.O_CLOEXEC
+_NULL = posix.makedev(1, 3)
 _RACES = 128  # how often a rename elsewhere may disturb one resolution before we give up
 
 
 def proc_fd(fd: int) -> str:
     """The name under which a system call that takes only paths reaches an open descriptor. See proc_pid_fd(5)."""
     return f"/proc/self/fd/{fd}"
+
+
+def is_null(fd: int) -> bool:
+    """Whether it is the null device. A regular file may carry the same st_rdev, so the type counts too."""
+    status = posix.fstat(fd)
+    return status.st_mode & c.S_IFMT == c.S_IFCHR and status.st_rdev == _NULL
 
 
 class Root:

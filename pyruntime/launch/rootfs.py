@@ -15,12 +15,11 @@ import posix
 from pyruntime.cgroup.creation import find_v2
 from pyruntime.errors import ConfigError, Error, KernelError
 from pyruntime.launch import treecopy
-from pyruntime.launch.paths import O_PATH, Root, proc_fd
+from pyruntime.launch.paths import O_PATH, Root, is_null, proc_fd
 from pyruntime.launch.perform import performs
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 from pyruntime.plan.mounts import (
-    DEFAULT_DEVICES,
     BindMount,
     BindRoot,
     CreateDevice,
@@ -321,12 +320,6 @@ def pivot_root(step: PivotRoot, rootfs: Rootfs) -> None:
 def share_root(step: SharedRoot, _rootfs: Rootfs) -> None:
     """runc:libcontainer/rootfs_linux.go:/^func prepareRootfs/"""
     syscalls.mount("", "/", "", step.flags, "")
-
-
-def is_null(fd: int) -> bool:
-    """Whether it is the null device. A regular file may carry the same st_rdev, so the type counts too."""
-    status = posix.fstat(fd)
-    return status.st_mode & c.S_IFMT == c.S_IFCHR and status.st_rdev == posix.makedev(*DEFAULT_DEVICES["null"])
 
 
 def _verify_null(fd: int) -> None:

@@ -18,6 +18,7 @@ from marshal import dumps
 
 from pyruntime import report
 from pyruntime.errors import Error, KernelError
+from pyruntime.jsontext import encode
 from pyruntime.launch.perform import performs
 from pyruntime.launch.sync import GO, LISTENER
 from pyruntime.linux import constants as c
@@ -27,10 +28,16 @@ from pyruntime.plan.seccomp import LoadSeccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyruntime.launch.credentials import Process
-    from pyruntime.launch.parent import Child
-    from pyruntime.launch.sync import Channel
+    from typing import Any
 
+    from pyruntime.launch.child import Launch
+    from pyruntime.launch.credentials import Process
+    from pyruntime.launch.handle import Child
+    from pyruntime.launch.join import Entry
+    from pyruntime.launch.sync import Channel
+    from pyruntime.plan.step import Plan
+
+_LISTENER_PATH = "config.json#/linux/seccomp/listenerPath"
 _DIRECTORY = "~seccomp"
 _FORMAT = "1"  # of a file, and of the stub that is compiled in
 _HASH = 32  # bytes
@@ -38,6 +45,17 @@ _LARGEST = 1 << 16  # bytes of a file: 4096 instructions and the rest
 _KEPT_MAX = 128  # files; more is a program that makes profiles
 _CAP_SYS_ADMIN = 1 << 21
 _OPEN = posix.O_NOFOLLOW | posix.O_CLOEXEC
+
+
+def compile_filter(plan: Plan, root_path: str, side: Launch | Entry) -> None:
+    """Give the program of the plan's filter to whoever is to load it: the child, or its hop. Raises as `compiled`."""
+    for step in plan:
+        if isinstance(step, LoadSeccomp):
+            program = compiled(step, root_path)
+            if step.by_hop:
+                side.hop_filter = (step.flags, program)
+            else:
+                side.filter = program
 
 
 def compiled(step: LoadSeccomp, root_path: str) -> bytes:
@@ -119,23 +137,38 @@ def _load(step: LoadSeccomp, process: Process, channel: Channel) -> None:
         raise
 
 
-def hand_over_listener(child: Child, fd: int, listener_path: str, state: str) -> None:
-    """Send the listener that is `fd` in the child to the socket `listenerPath`, in one message with `state`.
+def take_listener(child: Child, fd: int) -> int:
+    """The listener that is `fd` in the child, as a descriptor of ours. Raises KernelError."""
+    try:
+        return syscalls.pidfd_getfd(child.pidfd, fd)
+    except KernelError as error:
+        error.where = _LISTENER_PATH
+        raise
 
-    state: JSON as in config-linux.md#containerprocessstate. Raises KernelError, UsageError where nobody listens.
+
+def send_listener(listener_fd: int, path: str, metadata: str, pid: int, state: dict[str, Any]) -> None:
+    """Send the listener, which is taken over, to the socket `listenerPath`: config-linux.md#containerprocessstate.
+
+    pid: of the process that has the filter. state: the container's. Raises KernelError; UsageError if nobody listens.
     Companion: runc:libcontainer/process_linux.go:/^func sendContainerProcessState/.
     """
     from pyruntime.launch.console import connect_console_socket, send_master
 
-    listener_fd = syscalls.pidfd_getfd(child.pidfd, fd)
+    message = {
+        "ociVersion": state["ociVersion"],
+        "fds": ["seccompFd"],
+        "pid": pid,
+        "metadata": metadata,
+        "state": state,
+    }
     try:
-        socket_fd = connect_console_socket(listener_path)
+        socket_fd = connect_console_socket(path)
         try:
-            send_master(socket_fd, listener_fd, state)
+            send_master(socket_fd, listener_fd, encode(message))
         finally:
             posix.close(socket_fd)
     except Error as error:
-        error.where = "config.json#/linux/seccomp/listenerPath"
+        error.where = _LISTENER_PATH
         raise
     finally:
         posix.close(listener_fd)

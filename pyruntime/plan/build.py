@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from pyruntime.errors import ConfigError
 from pyruntime.plan import mounts, namespaces, process, resources
+from pyruntime.plan.rare import filter_steps, rare_steps
 from pyruntime.plan.step import PARENT, PROCESS, ROOTFS, Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-    from pyruntime.plan.seccomp import LoadSeccomp
     from pyruntime.plan.step import Step
     from pyruntime.spec.types import Spec
 
@@ -34,7 +34,7 @@ def build(
             "the container needs a mount namespace: its mounts would be the host's",
             where="config.json#/linux/namespaces",
         )
-    rare = _rare_steps(spec)
+    rare = [*rare_steps(spec), *_device_steps(spec)]
     mount_steps = [*mounts.mount_steps(spec, bundle_path)]
     return Plan(
         [
@@ -55,7 +55,7 @@ def build(
             *_hooks(spec, "prestart", "createRuntime", "createContainer"),
             *mounts.closing_steps(spec, no_pivot),
             *(step for step in rare if step.phase == PROCESS),
-            *process.process_steps(spec, _filter_steps(spec)),
+            *process.process_steps(spec, filter_steps(spec)),
             *_hooks(spec, "startContainer"),
             process.execute_step(spec),
             *_hooks(spec, "poststart", "poststop"),
@@ -63,21 +63,13 @@ def build(
     )
 
 
-def _rare_steps(spec: Spec) -> list[Step]:
-    """The steps for keys that few configs have, whose module only those import."""
-    steps: list[Step] = []
-    linux = spec.get("linux", {})
-    if not (_RARE_OF_PROCESS.isdisjoint(spec["process"]) and _RARE_OF_LINUX.isdisjoint(linux)):
-        from pyruntime.plan import attributes
+def _device_steps(spec: Spec) -> Iterable[Step]:
+    """The host's network devices to take; their module is imported by those alone that take some."""
+    if not spec.get("linux", {}).get("netDevices"):
+        return ()
+    from pyruntime.plan import netdevices
 
-        steps += attributes.parent_steps(spec)
-        steps += attributes.before_root_steps(spec)
-        steps += attributes.process_steps(spec)
-    if linux.get("netDevices"):
-        from pyruntime.plan import netdevices
-
-        steps += netdevices.device_steps(spec)
-    return steps
+    return netdevices.device_steps(spec)
 
 
 def _hooks(spec: Spec, *kinds: str) -> Iterable[Step]:
@@ -87,17 +79,6 @@ def _hooks(spec: Spec, *kinds: str) -> Iterable[Step]:
     from pyruntime.plan.hooks import hook_steps
 
     return hook_steps(spec, *kinds)
-
-
-_RARE_OF_PROCESS = frozenset(("scheduler", "ioPriority", "apparmorProfile", "selinuxLabel"))
-_RARE_OF_LINUX = frozenset(("memoryPolicy", "mountLabel", "intelRdt"))
-
-
-def _filter_steps(spec: Spec) -> Iterator[LoadSeccomp]:
-    if "seccomp" in spec.get("linux", {}):
-        from pyruntime.plan.seccomp import seccomp_steps
-
-        yield from seccomp_steps(spec)
 
 
 def rootfs_path(spec: Spec, bundle_path: str) -> str:

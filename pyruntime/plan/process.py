@@ -194,7 +194,7 @@ def before_root_steps(id: str, no_new_keyring: bool) -> Iterator[Step]:
         yield JoinSessionKeyring("config.json#/process", f"_ses.{id}")
 
 
-def terminal_steps(spec: Spec) -> Iterator[Step]:
+def terminal_steps(spec: Spec) -> Iterator[OpenTerminal]:
     """The terminal, if one is asked for: after /dev is there, before the root changes."""
     process = spec["process"]
     if process.get("terminal"):

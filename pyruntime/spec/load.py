@@ -26,6 +26,9 @@ else:
 CONFIG_NAME = "config.json"
 SIZE_LIMIT = 16 << 20  # bytes. Real configs have 3 to 100 KB; runc has no limit and would read a disk into memory.
 
+# Not to block, so that a FIFO in the place of the file cannot hang the runtime.
+OPEN = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY
+
 _S_IFMT, _S_IFDIR, _S_IFREG = 0o170000, 0o040000, 0o100000  # inode(7); the module stat would cost an import
 
 
@@ -40,7 +43,12 @@ def load(bundle_path: str) -> tuple[Spec, bytes]:
 
 
 def parse(data: bytes) -> Spec:
-    """The Spec in the bytes of a config.json.
+    """The Spec in the bytes of a config.json. Raises as `parse_object`."""
+    return cast("Spec", parse_object(data, CONFIG_NAME))
+
+
+def parse_object(data: bytes, where: str) -> dict[str, object]:
+    """The JSON object in the bytes of the file `where`.
 
     Keys whose value is null are dropped: to Go, and so to runc, null is absent.
     Raises ConfigError with line and column if the bytes are not UTF-8, not JSON or no object.
@@ -49,16 +57,16 @@ def parse(data: bytes) -> Spec:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"not UTF-8: byte {data[error.start]:#04x} at line {line}", where=CONFIG_NAME) from None
+        raise ConfigError(f"not UTF-8: byte {data[error.start]:#04x} at line {line}", where=where) from None
     try:
         value = jsontext.decode(text)
     except ValueError as error:
-        raise ConfigError(str(error), where=CONFIG_NAME) from None
+        raise ConfigError(str(error), where=where) from None
     if not isinstance(value, dict):
-        raise ConfigError(f"must hold a JSON object, not {jsontext.encode(value)[:40]}", where=CONFIG_NAME)
+        raise ConfigError(f"must hold a JSON object, not {jsontext.encode(value)[:40]}", where=where)
     if "null" in text:
         _drop_nulls(value)
-    return cast("Spec", value)
+    return value
 
 
 def _drop_nulls(root: dict[str, object]) -> None:
@@ -75,27 +83,32 @@ def _drop_nulls(root: dict[str, object]) -> None:
 
 
 def read(bundle_path: str) -> bytes:
-    """The bytes of config.json. O_NONBLOCK, so that a FIFO of that name cannot hang the runtime. Raises as `load`."""
+    """The bytes of config.json. Raises as `load`."""
     path = f"{bundle_path or '.'}/{CONFIG_NAME}"
     try:
-        config_fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY)
+        config_fd = posix.open(path, OPEN)
     except ValueError:
         raise UsageError(f"the bundle's path {bundle_path!r} has a character that no file name can have") from None
     except OSError as error:
         raise _cannot_open(bundle_path, path, error) from None
+    return read_and_close(config_fd, path, CONFIG_NAME)
+
+
+def read_and_close(config_fd: int, path: str, where: str) -> bytes:
+    """The bytes of the file, opened by OPEN. Raises ConfigError for what is no file or too large, KernelError."""
     try:
         status = posix.fstat(config_fd)
         if status.st_mode & _S_IFMT != _S_IFREG:
             kind = "a directory" if status.st_mode & _S_IFMT == _S_IFDIR else "a special file"
-            raise ConfigError(f"{path!r} is {kind}, not a regular file", where=CONFIG_NAME)
+            raise ConfigError(f"{path!r} is {kind}, not a regular file", where=where)
         chunks, size = [], 0
         while chunk := posix.read(config_fd, max(min(status.st_size, SIZE_LIMIT) - size, 0) + 1):
             chunks.append(chunk)
             size += len(chunk)
             if size > SIZE_LIMIT:
-                raise ConfigError(f"larger than {SIZE_LIMIT >> 20} MiB", where=CONFIG_NAME)
+                raise ConfigError(f"larger than {SIZE_LIMIT >> 20} MiB", where=where)
     except OSError as error:
-        raise KernelError(f"read({path!r})", error.errno or 0, where=CONFIG_NAME) from None
+        raise KernelError(f"read({path!r})", error.errno or 0, where=where) from None
     finally:
         posix.close(config_fd)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

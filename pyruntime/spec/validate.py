@@ -86,6 +86,21 @@ def findings(spec: Spec) -> list[Finding]:
     return found
 
 
+def process_findings(spec: Spec) -> list[Finding]:
+    """Problems and warnings of `process` alone: the rest of an `exec`'s config.json has made a container already."""
+    found = [*check(spec["process"], "Process")]
+    for finding in found:
+        finding.path = ("process", *finding.path)
+    if any(finding.error for finding in found):
+        return found
+    joined: dict[str, str] = {}
+    for namespace in spec.get("linux", {}).get("namespaces", ()):
+        joined[namespace["type"]] = namespace.get("path", "")
+    for rule in (process, scheduler, capabilities, user_is_mapped):
+        found.extend(rule(spec, joined))
+    return found
+
+
 def _are_sound(places: tuple[str, ...], broken: list[tuple[str | int, ...]]) -> bool:
     """Whether nothing is broken at these places, above them or below. "" is the whole Spec."""
     for path in broken:
@@ -158,8 +173,7 @@ def user_namespace(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
             yield from _overlaps(mappings, place)
             if not _is_mapped(0, mappings):
                 yield Finding(ConfigError, "must map 0: the container is set up as its root", place)
-    if joined.get("user") == "":
-        yield from _user_is_mapped(spec, maps)
+    yield from user_is_mapped(spec, joined)
 
 
 def _overlaps(mappings: list[IDMapping], place: tuple[str | int, ...]) -> Iterator[Finding]:
@@ -182,8 +196,12 @@ def _is_mapped(id: int, mappings: list[IDMapping]) -> bool:
     return any(0 <= id - mapping["containerID"] < mapping["size"] for mapping in mappings)
 
 
-def _user_is_mapped(spec: Spec, maps: dict[str, list[IDMapping]]) -> Iterator[Finding]:
-    """An ID that is not mapped is EINVAL to setresuid(2), setresgid(2) and setgroups(2)."""
+def user_is_mapped(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
+    """An ID that a new user namespace does not map is EINVAL to setresuid(2), setresgid(2) and setgroups(2)."""
+    if joined.get("user") != "":
+        return
+    linux = spec.get("linux", {})
+    maps = {"uidMappings": linux.get("uidMappings", []), "gidMappings": linux.get("gidMappings", [])}
     user = spec["process"].get("user", {})
     place = ("process", "user")
     ids: list[tuple[int, str, tuple[str | int, ...]]] = [

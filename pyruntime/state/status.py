@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import posix
 
+from pyruntime.errors import StateError
 from pyruntime.linux import proc
 
 TYPE_CHECKING = False
@@ -45,6 +46,21 @@ def is_alive(record: Record) -> bool:
         return proc.start_time(pid) == record["startTime"] and proc.process_state(pid) not in ("Z", "X", "x")
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def open_init(record: Record) -> int:
+    """A pidfd of the container's init, which was compared with the record: the pid may be another's by now.
+
+    Raises StateError if it has ended.
+    """
+    try:
+        pidfd = posix.pidfd_open(record["pid"])
+    except ProcessLookupError:
+        raise StateError("container not running", where=record["id"]) from None
+    if is_alive(record):
+        return pidfd
+    posix.close(pidfd)
+    raise StateError("container not running", where=record["id"])
 
 
 def is_frozen(cgroup_path: str) -> bool:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         config: bool  # a copy of config.json lies beside the record
         hooks: NotRequired[list[str]]  # of poststart and poststop those that config.json has; missing: neither
         sharesPids: NotRequired[bool]  # its PID namespace is not its own; missing: it is, and ends with its init
+        noNewKeyring: NotRequired[bool]  # --no-new-keyring: for `exec`, too
         rootless: bool
 else:
 

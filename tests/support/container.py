@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,30 @@ class Container(Bundle):
         """`run -d`; standard output and error as for `create`."""
         self.write()
         return quiet(self.runtime, "run", "-d", *flags, "-b", str(self.path), self.id, **options)
+
+    def exec(self, *words: str, flags: Sequence[str] = (), **options: Any) -> Result:
+        """`exec [flags] ID words`, waited for."""
+        return self.runtime("exec", *flags, self.id, *words, **options)
+
+    def exec_script(self, text: str, *flags: str, **options: Any) -> Result:
+        """`exec` of a shell script."""
+        return self.exec("/bin/sh", "-c", text, flags=flags, **options)
+
+    def exec_output(self, text: str, *flags: str, **options: Any) -> str:
+        """Standard output of a shell script that must succeed in the running container, without its last newline."""
+        result = self.exec_script(text, *flags, **options)
+        assert result.status == 0, result
+        return result.stdout.removesuffix("\n")
+
+    def exec_detached(self, *words: str, flags: Sequence[str] = (), **options: Any) -> Result:
+        """`exec -d`; standard output and error as for `create`."""
+        return quiet(self.runtime, "exec", "-d", *flags, self.id, *words, **options)
+
+    def run_sleeping(self, *flags: str) -> None:
+        """Have it run and wait, for others to come in."""
+        self.process["args"] = ["sleep", "1000"]
+        result = self.run_detached(*flags)
+        assert result.status == 0, result
 
     def start(self) -> Result:
         return self.runtime("start", self.id)

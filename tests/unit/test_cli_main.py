@@ -125,7 +125,9 @@ def test_a_verb_that_makes_a_container_imports_no_heavy_module(verb: str, bare: 
         ("ps --help", 0, "Usage: pyruntime ps [OPTIONS] ID [ARGS...]\n", ""),
         ("delete -f web", 0, "", ""),
         ("kill web FOO", 1, "", "pyruntime: kill web: no such signal: 'FOO' (such as TERM, SIGTERM, 15 or RTMIN+1)\n"),
-        ("exec web ls -l", 1, "", "pyruntime: exec: not served yet\n"),
+        ("exec web ls -l", 255, "", "pyruntime: exec web: container does not exist\n"),
+        ("exec web", 255, "", "pyruntime: exec web: container does not exist\n"),
+        ("exec --nonsense web ls", 1, "", "pyruntime: exec: no such option"),
         ("checkpoint", 1, "", "pyruntime: checkpoint: not served yet\n"),
         ("nonsense", 1, "", "pyruntime: "),
         ("state ../web", 1, "", "pyruntime: state ../web: "),
@@ -148,7 +150,7 @@ def test_what_a_call_prints_and_returns(
 
 def test_errors_reach_the_log_whatever_is_wrong_behind_it(pyruntime: str, tmp_path: Path) -> None:
     log = tmp_path / "log.json"
-    for words in (["state", "web"], ["state", "--nonsense"], ["nonsense"], ["exec", "web"]):
+    for words in (["state", "web"], ["state", "--nonsense"], ["nonsense"], ["update", "web"]):
         done = call(pyruntime, "--root", str(tmp_path), "--log", str(log), "--log-format", "json", *words)
         assert done.returncode == 1
         last = json.loads(log.read_text().splitlines()[-1])

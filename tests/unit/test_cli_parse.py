@@ -189,7 +189,7 @@ def test_help_and_version_need_nothing_else() -> None:
     assert parse(["-h"]).settings["help"] is True
     assert parse(["--version"]).settings["version"] is True
     assert parse(["-v", "nonsense"]).verb == ""
-    assert parse(["exec", "web", "-h"]).options["help"] is True
+    assert parse(["exec", "-h"]).options["help"] is True
 
 
 @pytest.mark.parametrize("verb", [row[0] for row in COMMANDS if row[4] == NOT_SERVED])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pyruntime import creation
+from pyruntime import caller, creation
 from pyruntime.cli import run
 from pyruntime.cli.parse import Call, parse
 from pyruntime.errors import ConfigError, ExistsError
@@ -132,7 +132,8 @@ def test_the_options_reach_the_library(tmp_path: Path, monkeypatch: pytest.Monke
         "no_subreaper": False,
     }
     # The library takes exactly these: it refuses what it does not know.
-    assert options.keys() - {"root"} == creation.Options.__annotations__.keys()
+    known = creation.Options.__annotations__.keys() | caller.CallerOptions.__annotations__.keys()
+    assert options.keys() - {"root"} == known
 
 
 def test_a_lost_race_for_a_made_up_id_is_run_again(

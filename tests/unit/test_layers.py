@@ -29,12 +29,20 @@ MAY_IMPORT = {
     "cgroup": ("errors", "report", "linux"),
     "net": ("errors", "report", "jsontext", "linux"),
     "launch": ("errors", "report", "jsontext", "linux", "plan", "cgroup"),
+    "caller": ("errors", "launch.console"),
+    "images": (),
+    "execution": (
+        *("errors", "report", "caller", "jsontext", "linux", "state", "cgroup", "plan", "launch"),
+        *("spec.execution", "spec.load"),
+    ),
     "posthooks": ("errors", "report", "state", "plan.hooks", "launch.hooks"),
     "container": ("errors", "report", "linux", "state", "cgroup", "launch.sync", "posthooks"),
     "creation": (
         "errors",
         "report",
         "version",
+        "caller",
+        "images",
         "jsontext",
         "linux",
         "spec",
@@ -48,9 +56,9 @@ MAY_IMPORT = {
     "cli": (
         *("errors", "report", "version", "jsontext", "linux.constants", "linux.caps", "linux.proc"),
         "linux.seccomp",  # `features`: what libseccomp and the kernel at hand can do
-        *("spec", "plan", "state", "container", "creation", "lint"),
+        *("spec", "plan", "state", "container", "creation", "execution", "lint"),
     ),
-    "__init__": ("errors", "version", "container", "creation"),
+    "__init__": ("errors", "version", "container", "creation", "execution"),
     "__main__": ("errors", "report", "version", "cli"),
 }
 NEVER = {("launch.child", "launch.parent")}

@@ -1,0 +1,85 @@
+"""What a start owes its caller, whether it makes a container or enters one.
+
+A file with the process's number, a descriptor of the process, somebody who takes the terminal, descriptors to inherit.
+
+Read beside runc:utils_linux.go:/^func .*runner.*run/.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyruntime.errors import Error, KernelError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class CallerOptions:
+    """What a caller can say about any start: the options of the command line, by their names."""
+
+    console_socket: str = ""
+    detach: bool = False
+    pid_file: str = ""
+    pidfd_socket: str = ""
+    preserve_fds: int = 0
+
+    def __init__(self, **named: Any) -> None:
+        for name, value in named.items():
+            if not hasattr(self, name) or callable(getattr(self, name)):
+                raise TypeError(f"unknown option {name!r}")
+            setattr(self, name, value)
+
+    def check(self, *, terminal: bool) -> None:
+        """Refuse what cannot be given to the caller, before anything is made. Raises UsageError."""
+        _check_console(terminal, detach=self.detach, console_socket=self.console_socket)
+        _check_preserved(self.preserve_fds)
+
+
+def _check_console(terminal: bool, *, detach: bool, console_socket: str) -> None:
+    """Whoever leaves must say who takes the terminal. runc:utils_linux.go:/^func .*runner.*checkTerminal/"""
+    option = "--console-socket"
+    if detach and terminal and not console_socket:
+        raise UsageError("cannot allocate tty if pyruntime will detach without setting console socket", where=option)
+    if console_socket and not (detach and terminal):
+        raise UsageError("cannot use console socket if pyruntime will not detach or allocate tty", where=option)
+
+
+def _check_preserved(count: int) -> None:
+    """Descriptors that are to be inherited must be there. runc:utils_linux.go:/^func .*runner.*run/"""
+    for fd in range(3, 3 + count):
+        try:
+            posix.fstat(fd)
+        except OSError as error:
+            raise UsageError(f"descriptor {fd} is to be preserved and is not open", where="--preserve-fds") from error
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Digits only, and never half of them: written beside and renamed. runc:utils_linux.go:/^func createPidFile/"""
+    directory, _, name = path.rpartition("/")
+    temporary = f"{directory}/.{name}" if directory else f".{name}"
+    try:
+        fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o666)
+        try:
+            posix.write(fd, str(pid).encode())
+        finally:
+            posix.close(fd)
+        posix.rename(temporary, path)
+    except OSError as error:
+        raise KernelError(f"write {path!r}", error.errno or 0, where="--pid-file") from error
+
+
+def send_pidfd(path: str, pidfd: int) -> None:
+    """runc:libcontainer/init_linux.go:/^func setupPidfd/"""
+    from pyruntime.launch.console import connect_console_socket, send_master
+
+    try:
+        socket_fd = connect_console_socket(path)
+    except Error as error:
+        error.where = "--pidfd-socket"
+        raise
+    try:
+        send_master(socket_fd, pidfd, "pidfd")
+    finally:
+        posix.close(socket_fd)

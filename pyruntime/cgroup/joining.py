@@ -1,0 +1,81 @@
+"""The cgroup in which a process starts that enters a container.
+
+Read beside runc:libcontainer/process_linux.go:/^func .*setnsProcess.*prepareCgroupFD/.
+"""
+
+from __future__ import annotations
+
+import errno
+import posix
+
+from pyruntime.cgroup.manager import Cgroup
+from pyruntime.errors import KernelError, UnsupportedError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import TypeVar
+
+    Result = TypeVar("Result")
+
+_OPTION = "--cgroup"
+# The container's cgroup is gone, or has handed controllers down, so that only those below it can hold processes.
+_ELSEWHERE = (errno.ENOENT, errno.ENODEV, errno.EBUSY)
+
+
+def start_in(path: str, init_pid: int, start: Callable[[int], Result]) -> Result:
+    """Call `start` with a descriptor of the container's cgroup, or of its init's if that has moved. Raises as `start`.
+
+    runc:libcontainer/process_linux.go:/^func .*setnsProcess.*initProcessCgroupPath/
+    """
+    try:
+        return _start_in(path, start)
+    except KernelError as error:
+        if error.errno not in _ELSEWHERE or not (elsewhere := _cgroup_of(init_pid)):
+            raise
+    return _start_in(elsewhere, start)
+
+
+def start_below(path: str, names: str, start: Callable[[int], Result]) -> Result:
+    """Call `start` with a descriptor of the cgroup `names` below the container's, and of no other."""
+    try:
+        return _start_in(path + names, start)
+    except KernelError as error:
+        error.where = _OPTION
+        raise
+
+
+def below(given: Sequence[str]) -> str:
+    """What --cgroup names, as "" or "/A/B", which does not climb. Raises UsageError; UnsupportedError for cgroup v1."""
+    if len(given) > 1:
+        raise UsageError(f"one path is enough on cgroup v2, not {len(given)}", where=_OPTION)
+    if ":" in given[0]:
+        raise UnsupportedError(f"{given[0]!r}: controllers are named on cgroup v1 only", where=_OPTION)
+    names: list[str] = []
+    for name in given[0].split("/"):
+        if name == ".." and not names:
+            raise UsageError(f"bad sub cgroup path: {given[0]}", where=_OPTION, hint="it leaves the container's cgroup")
+        if name == "..":
+            names.pop()
+        elif name not in ("", "."):
+            names.append(name)
+    return "".join(f"/{name}" for name in names)
+
+
+def _start_in(path: str, start: Callable[[int], Result]) -> Result:
+    cgroup_fd = Cgroup(path).open_fd()
+    try:
+        return start(cgroup_fd)
+    finally:
+        posix.close(cgroup_fd)
+
+
+def _cgroup_of(pid: int) -> str:
+    """The host path of a process's cgroup, "" if there is none to be seen."""
+    from pyruntime.cgroup.creation import cgroup_of, find_v2  # rare
+
+    try:
+        path = cgroup_of(pid)
+    except OSError:
+        return ""
+    return find_v2().rstrip("/") + path if path != "/" else ""

@@ -1,0 +1,347 @@
+"""Another program in a container that is there: `exec`.
+
+The pieces meet as in creation.py: record and options -> Spec -> Plan -> parent and stage. launch/join.py draws both.
+
+Read beside runc:exec.go and runc:libcontainer/process_linux.go:/^func .*setnsProcess.*start/.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyruntime import report
+from pyruntime.caller import CallerOptions, send_pidfd, write_pid_file
+from pyruntime.cgroup.joining import below, start_below, start_in
+from pyruntime.errors import Error, KernelError, ProtocolError, StateError, UnsupportedError, UsageError
+from pyruntime.launch.exeseal import NO_FILTER
+from pyruntime.launch.handle import Child, fate
+from pyruntime.launch.join import Entry, enter_container
+from pyruntime.launch.perform import perform
+from pyruntime.launch.performers import import_performers
+from pyruntime.launch.sync import GO, LISTENER, PID, READY, TERMINAL, WARNING, channel_pair
+from pyruntime.linux import constants as c
+from pyruntime.linux.caps import last_cap
+from pyruntime.linux.clone import clone3
+from pyruntime.plan.join import build
+from pyruntime.plan.process import LimitResource
+from pyruntime.plan.step import PARENT
+from pyruntime.spec.execution import Wanted, from_file, from_object, from_options
+from pyruntime.spec.load import parse
+from pyruntime.state.status import open_init, status
+from pyruntime.state.store import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pyruntime.launch.foreground import Foreground
+    from pyruntime.plan.step import Plan, Step
+
+# The names below /proc/PID/ns, with their flags: namespaces(7).
+_NAMESPACES = {
+    "user": c.CLONE_NEWUSER,
+    "mnt": c.CLONE_NEWNS,
+    "pid": c.CLONE_NEWPID,
+    "net": c.CLONE_NEWNET,
+    "ipc": c.CLONE_NEWIPC,
+    "uts": c.CLONE_NEWUTS,
+    "cgroup": c.CLONE_NEWCGROUP,
+    "time": c.CLONE_NEWTIME,
+}
+
+
+class Options(CallerOptions):
+    """What a caller can say about an `exec`: runc's options, by their names.
+
+    process: a file with the JSON object `process`, or that object; it stands in place of all from `cwd` to `tty`.
+    """
+
+    process: str | dict[str, Any] = ""
+    cwd: str = ""
+    env: Sequence[str] = ()
+    user: str = ""
+    additional_gids: Sequence[str] = ()
+    cap: Sequence[str] = ()
+    no_new_privs: bool | None = None
+    apparmor: str = ""
+    process_label: str = ""
+    tty: bool = False
+    cgroup: Sequence[str] = ()
+    ignore_paused: bool = False
+
+
+def execute(id: str, args: Sequence[str] = (), *, root: str, **options: Any) -> int:
+    """Execute a program in a container. In the foreground: pass signals on, wait, and return its exit status.
+
+    With detach, return 0 once the program runs. The options are those of `Options`. Raises Error; then nothing was
+    executed and nothing is left behind. runc:exec.go
+    """
+    execution = Execution(id, args, root, Options(**options))
+    try:
+        execution.make()
+        if not execution.options.detach:
+            return execution.stay()
+    except BaseException as error:
+        execution.undo()
+        if isinstance(error, Error):
+            error.where = execution.wanted.place(error.where)
+        raise
+    execution.close()
+    return 0
+
+
+class Execution:
+    """One program that enters one container, until it is executed. What has been made, `undo` takes back."""
+
+    __slots__ = ("child", "foreground", "init_fd", "options", "pid_file_path", "plan", "record", "store", "wanted")
+
+    def __init__(self, id: str, args: Sequence[str], root: str, options: Options) -> None:
+        """Read, check and compile; nothing is made yet, but the descriptor of the container's init."""
+        self.options = options
+        self.store = Store(root, id)
+        self.record = self.store.read()
+        self._refuse_state()
+        self.wanted = self._what(args)
+        for warning in self.wanted.check():
+            report.warn(warning)
+        options.check(terminal=self.wanted.spec["process"].get("terminal", False))
+        self.child: Child | None = None
+        self.foreground: Foreground | None = None
+        self.pid_file_path = ""
+        self.init_fd = open_init(self.record)
+        self.plan = self._plan()
+
+    def make(self) -> None:
+        """Do everything up to the program's execve, and let it."""
+        if not self.options.detach:
+            from pyruntime.launch.foreground import Foreground
+
+            self.foreground = Foreground(terminal=self.wanted.spec["process"].get("terminal", False))
+        self.child = child = self._start_stage(self._entry())
+        self._serve_until_entered(child)
+        _, late = self._parent_steps()
+        perform(late, child)
+        if self.foreground is not None and child.master_fd >= 0:
+            self.foreground.size_terminal(child.master_fd)
+        self._publish(child)
+        child.channel.send(GO)
+        word, _ = child.channel.receive()
+        if word:
+            raise ProtocolError(f"unexpected message {word!r}")
+
+    def stay(self) -> int:
+        """Wait for the program in the foreground. Returns its exit status."""
+        child, foreground = self.child, self.foreground
+        if child is None or foreground is None:
+            raise TypeError("only what was started in the foreground can be waited for")
+        exit_status = foreground.supervise(child.pid, child.pidfd, child.give_master())
+        self.close()
+        return exit_status
+
+    def undo(self) -> None:
+        """Take back what was made. What can't be taken back is told, not raised: an error is on its way already."""
+        try:
+            if self.child is not None:
+                self.child.kill()
+            if self.pid_file_path:
+                posix.unlink(self.pid_file_path)
+        except OSError as error:
+            report.warn(f"left behind: {error}")
+        finally:
+            self.close()  # the last, for signals that are waiting may end us
+
+    def close(self) -> None:
+        """Let go of the descriptors and of the caller's signals."""
+        if self.child is not None:
+            self.child.close()
+        if self.init_fd >= 0:
+            posix.close(self.init_fd)
+            self.init_fd = -1
+        if self.foreground is not None:
+            self.foreground.close()
+
+    def _refuse_state(self) -> None:
+        state = status(self.record, self.store)
+        if state == "creating":
+            raise StateError("cannot exec in a container that is still being created", where=self.store.id)
+        if state == "stopped":
+            raise StateError("cannot exec in a stopped container", where=self.store.id)
+        if state == "paused" and not self.options.ignore_paused:
+            message = "cannot exec in a paused container (use --ignore-paused to override)"
+            raise StateError(message, where=self.store.id)
+
+    def _what(self, args: Sequence[str]) -> Wanted:
+        """What shall be executed, from the copy of config.json that the container was made from."""
+        spec, options = parse(self.store.read_file("config.json")), self.options
+        if isinstance(options.process, dict):
+            return from_object(spec, options.process, "process")
+        if options.process:
+            return from_file(spec, options.process)
+        if not args:
+            raise UsageError("exec args cannot be empty", where=self.store.id, hint="exec ID CMD ARGS..., or --process")
+        return from_options(
+            spec,
+            args,
+            cwd=options.cwd,
+            env=options.env,
+            user=options.user,
+            additional_gids=options.additional_gids,
+            cap=options.cap,
+            no_new_privs=options.no_new_privs,
+            apparmor=options.apparmor,
+            process_label=options.process_label,
+            tty=options.tty,
+        )
+
+    def _plan(self) -> Plan:
+        no_new_keyring = self.record.get("noNewKeyring", False)
+        kinds = foreign_namespaces(self.record["pid"])
+        plan = build(self.wanted.spec, self.store.id, kinds, no_new_keyring=no_new_keyring)
+        for step in plan:
+            step.where = self.wanted.place(step.where)
+        return plan
+
+    def _entry(self) -> Entry:
+        """What the stage is to know. Connects the console socket, so that a wrong one fails before anything is made."""
+        entry = Entry()
+        entry.plan = self.plan
+        entry.rootless = self.record["rootless"]
+        entry.last_cap = last_cap()
+        entry.init_fd = self.init_fd
+        entry.preserve_fds = self.options.preserve_fds
+        entry.filter = b""
+        entry.hop_filter = NO_FILTER
+        entry.console_fd = -1
+        if self.options.console_socket:
+            from pyruntime.launch.console import connect_console_socket
+
+            entry.console_fd = connect_console_socket(self.options.console_socket)
+        if "seccomp" in self.wanted.spec.get("linux", {}):
+            from pyruntime.launch.seccomp import compile_filter
+
+            compile_filter(self.plan, self.store.root_path, entry)
+        return entry
+
+    def _start_stage(self, entry: Entry) -> Child:
+        import_performers(self.plan)
+        ours, theirs = channel_pair()
+        ours.program = self.wanted.spec["process"]["args"][0]
+        try:
+            pid, pidfd = self._clone()
+            if pid == 0:
+                ours.close()
+                enter_container(entry, theirs)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            if entry.console_fd >= 0:
+                posix.close(entry.console_fd)
+        return Child(pid, pidfd, ours, is_stage=True)
+
+    def _clone(self) -> tuple[int, int]:
+        """Clone the stage into the container's cgroup, or the one below it that --cgroup names: (pid, pidfd)."""
+        path, pid, given = self.record["cgroup"], self.record["pid"], self.options.cgroup
+        if not path:
+            if given:
+                raise UnsupportedError("the container has no cgroup of its own", where="--cgroup")
+            return clone3(0)
+        try:
+            if given:
+                return start_below(path, below(given), lambda fd: clone3(0, cgroup_fd=fd))
+            return start_in(path, pid, lambda fd: clone3(0, cgroup_fd=fd))
+        except KernelError as error:
+            if given or not self.record["rootless"]:
+                raise
+            report.warn(f"the program will not be in the container's cgroup: {error}")
+            return clone3(0)
+
+    def _parent_steps(self) -> tuple[list[Step], list[Step]]:
+        """What is set on the stage, and what on its child: of a scheduler's rules some do not outlive a fork."""
+        steps = self.plan.phase(PARENT)
+        early: list[Step] = [step for step in steps if isinstance(step, LimitResource)]
+        return early, [step for step in steps if step not in early]
+
+    def _serve_until_entered(self, child: Child) -> None:
+        """Do for the stage what it can't do itself, until it has cloned the process that enters.
+
+        Raises whatever failed in the stage, ProtocolError if it died without a word.
+        """
+        early, _ = self._parent_steps()
+        while child.is_stage:
+            word, fields = child.channel.receive()
+            if word == PID:
+                child.take_over(int(fields[0]))
+            elif word == READY:
+                perform(early, child)
+                child.channel.send(GO)
+            elif word == TERMINAL:
+                from pyruntime.launch.console import receive_master
+
+                child.master_fd = receive_master(child.channel.fd)[0]
+            elif word == LISTENER:
+                self._send_listener(child, int(fields[0]))
+            elif word == WARNING:
+                report.warn(fields[0])
+            else:
+                raise ProtocolError("the process ended without a word", hint=fate(child.pid))
+
+    def _send_listener(self, child: Child, fd: int) -> None:
+        """Hand the descriptor that is told of a filter's notifications to who waits for it, when the process is there.
+
+        Or before, if the stage has something to be told of: it waits for an answer then.
+        """
+        from select import POLLIN, poll
+
+        from pyruntime.launch.seccomp import send_listener, take_listener
+
+        listener_fd = take_listener(child, fd)
+        child.channel.send(GO)
+        poller = poll()
+        poller.register(listener_fd, POLLIN)
+        poller.register(child.channel.fd, POLLIN)
+        if child.channel.fd in dict(poller.poll()):
+            word, fields = child.channel.receive()
+            if word == PID:
+                child.take_over(int(fields[0]))
+        profile = self.wanted.spec["linux"]["seccomp"]
+        metadata = profile.get("listenerMetadata", "")
+        send_listener(listener_fd, profile["listenerPath"], metadata, child.pid, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        """The container's state (runtime.md#state)."""
+        record = self.record
+        return {
+            "ociVersion": record["ociVersion"],
+            "id": record["id"],
+            "status": "running",
+            "pid": record["pid"],
+            "bundle": record["bundle"],
+            "annotations": record["annotations"],
+        }
+
+    def _publish(self, child: Child) -> None:
+        """Tell others of the process: --pid-file, --pidfd-socket."""
+        if self.options.pid_file:
+            write_pid_file(self.options.pid_file, child.pid)
+            self.pid_file_path = self.options.pid_file
+        if self.options.pidfd_socket:
+            send_pidfd(self.options.pidfd_socket, child.pidfd)
+
+
+def foreign_namespaces(pid: int) -> dict[str, int]:
+    """The kinds of namespaces in which a process is and we are not, with their flags. See namespaces(7).
+
+    To enter one that is ours would be refused where we have no rights over it, and always for a user namespace.
+    """
+    found = {}
+    for kind, flag in _NAMESPACES.items():
+        try:
+            theirs, ours = posix.stat(f"/proc/{pid}/ns/{kind}"), posix.stat(f"/proc/self/ns/{kind}")
+        except FileNotFoundError:
+            continue  # a kernel without this kind
+        if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino):
+            found[kind] = flag
+    return found

@@ -1,0 +1,87 @@
+"""How a process of ours goes into a container: sealed, on its own, and with every failure reported to its parent.
+
+Read beside runc:libcontainer/init_linux.go:/^func startInitialization/.
+"""
+
+from __future__ import annotations
+
+import _signal
+import posix
+import sys
+
+from pyruntime import report
+from pyruntime.errors import Error, KernelError
+from pyruntime.launch import exeseal
+from pyruntime.launch.sync import WARNING
+from pyruntime.linux import constants as c
+from pyruntime.linux import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from pyruntime.launch.credentials import Process
+    from pyruntime.launch.sync import Channel
+
+
+def go_inside(channel: Channel, become: Callable[[], object]) -> NoReturn:
+    """Seal this process, which has just been cloned, and have it become the user's program. Never returns.
+
+    If `become` fails the process reports why not on the channel, and ends.
+    """
+    try:
+        report.sinks[:] = [lambda level, message: _pass_on(channel, level, message)]
+        _seal()
+        _cut_ties()
+        become()
+    except Error as error:
+        channel.send_error(error)
+    except OSError as error:
+        channel.send_error(KernelError(f"in the child: {error.filename or error}", error.errno or 0))
+    except BaseException as error:
+        channel.send_error(Error(f"a bug in the child: {type(error).__name__}: {error}"))
+    finally:
+        posix._exit(1)
+
+
+def _seal() -> None:
+    """From here on nothing can be imported: not by us, and not by the standard library behind our back.
+
+    CVE-2019-14271 was a library that loaded another one late, by then from inside the container.
+    """
+    for finders in (sys.meta_path, sys.path, sys.path_hooks):
+        finders.clear()
+
+
+def _cut_ties() -> None:
+    """Leave the caller's session, die with the parent until we are ready, and take none of its signal state along."""
+    posix.setsid()
+    syscalls.prctl(c.PR_SET_PDEATHSIG, _signal.SIGKILL)
+    syscalls.prctl(c.PR_SET_DUMPABLE, 0)  # CVE-2016-9962: not to be traced from inside of a namespace that we join
+    for number in range(1, _signal.NSIG):
+        if _signal.getsignal(number) == _signal.SIG_IGN:  # by Python (SIGPIPE, SIGXFSZ), or by a caller such as nohup
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def hop(process: Process, channel: Channel, hop_fd: int, kept_fd: int) -> NoReturn:
+    """Execute the hop, which becomes the user's program. It keeps one descriptor and closes it then.
+
+    Raises KernelError, for example E2BIG.
+    """
+    # The parent may end from here on; before, its end was ours.
+    syscalls.prctl(c.PR_SET_PDEATHSIG, 0)
+    posix.set_inheritable(kept_fd, True)
+    if process.last_act:
+        process.last_act(channel)
+    try:
+        exeseal.execute(hop_fd, process.program, process.args, process.env)
+    except KernelError as error:
+        error.where = process.where
+        raise
+
+
+def _pass_on(channel: Channel, level: str, message: str) -> None:
+    if level == "warning":
+        channel.send(WARNING, message)

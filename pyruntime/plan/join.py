@@ -1,0 +1,76 @@
+"""Spec -> Plan of an `exec`: how another process comes into a container that is there. Pure, as plan/build.py.
+
+Read beside runc:libcontainer/setns_init_linux.go, whose order this is, but for what the host's /proc is needed for:
+that comes before the container's namespaces are entered.
+"""
+
+from __future__ import annotations
+
+from pyruntime.plan import process
+from pyruntime.plan.rare import filter_steps, rare_steps
+from pyruntime.plan.step import PARENT, PROCESS, ROOTFS, Plan, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyruntime.spec.types import Spec
+
+
+class EnterNamespaces(Step):
+    """All namespaces of the container's init that are not ours, by one setns(2) of its pidfd.
+
+    At once, so that the kernel judges all of them by the rights that we have before: a user namespace that is entered
+    takes those over the others, and gives new ones.
+    """
+
+    phase = ROOTFS
+    why = "the program shares the container's view of the system"
+
+    flags: int
+    kinds: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"enter the container's namespaces: {', '.join(self.kinds)}"
+
+
+class OpenTerminalInside(Step):
+    """`process.terminal`: a pty in the container's devpts. Its /dev/console is another's."""
+
+    phase = ROOTFS
+    why = "process.terminal asks for it"
+
+    rows: int  # 0 leaves the size to the other end
+    columns: int
+
+    def text(self) -> str:
+        return "open a terminal"
+
+
+def build(spec: Spec, id: str, kinds: dict[str, int], *, no_new_keyring: bool = False) -> Plan:
+    """What executing `spec`'s process in the container `id` will do, step by step.
+
+    `kinds`: the namespaces to enter, with their flags. `spec` has passed validate.process_findings.
+    """
+    flags = 0
+    for flag in kinds.values():
+        flags |= flag
+    rare = rare_steps(spec)
+    return Plan(
+        [
+            *process.parent_steps(spec),
+            *(step for step in rare if step.phase == PARENT),
+            *(step for step in rare if step.phase == ROOTFS),
+            EnterNamespaces("", flags, tuple(kinds)),
+            *process.before_root_steps(id, no_new_keyring),
+            *_terminal_steps(spec),
+            *(step for step in rare if step.phase == PROCESS),
+            *process.process_steps(spec, filter_steps(spec)),
+            process.execute_step(spec),
+        ]
+    )
+
+
+def _terminal_steps(spec: Spec) -> Iterator[Step]:
+    for step in process.terminal_steps(spec):
+        yield OpenTerminalInside(step.where, step.rows, step.columns)
