@@ -245,6 +245,10 @@ def _remove(store: Store, record: Record) -> None:
         cgroup.remove()
     elif record["cgroupIntended"]:
         _remove_if_empty(Cgroup(record["cgroupIntended"]))
+    if "network" in record:
+        from pyruntime import net
+
+        net.disconnect(store.root_path, store.id, record["network"])
     store.remove()
     if hooks:
         posthooks.poststop(hooks, dict(record))

@@ -25,12 +25,13 @@ from pyruntime.launch.exeseal import NO_FILTER, seal_interpreter
 from pyruntime.linux import constants, proc, syscalls
 from pyruntime.linux.caps import last_cap
 from pyruntime.plan.build import build, rootfs_path
+from pyruntime.plan.namespaces import NETWORK_ANNOTATION, PUBLISH_ANNOTATION
 from pyruntime.plan.resources import DevicePolicy, cgroup_path
 from pyruntime.plan.step import CGROUP
 from pyruntime.spec import validate
 from pyruntime.spec.load import load
 from pyruntime.state.status import START_SOCKET
-from pyruntime.state.store import Store, check_id
+from pyruntime.state.store import Store
 from pyruntime.version import SPEC_VERSION
 
 TYPE_CHECKING = False
@@ -40,11 +41,14 @@ if TYPE_CHECKING:
     from pyruntime.launch.foreground import Foreground
     from pyruntime.launch.handle import Child
     from pyruntime.launch.hookpoints import HookPoints
+    from pyruntime.networking import Connection
+    from pyruntime.plan.network import Selection
     from pyruntime.plan.step import Plan
     from pyruntime.spec.types import Spec
     from pyruntime.state.store import Record
 
 
+_NETWORK_ANNOTATIONS = {NETWORK_ANNOTATION, PUBLISH_ANNOTATION}
 # What we ourselves look at, and Python; which sets LC_CTYPE where it is missing (PEP 538), and so must have it.
 _OWN_ENVIRONMENT = (b"PATH", b"XDG_RUNTIME_DIR", b"LANG", b"LC_ALL", b"LC_CTYPE")
 
@@ -53,10 +57,13 @@ class Options(CallerOptions):
     """What a caller can say about making a container, besides config.json."""
 
     args: list[str] | None = None  # in place of process.args
+    ip: str = ""
     keep: bool = False
+    net: str = ""
     no_new_keyring: bool = False
     no_pivot: bool = False
     no_subreaper: bool = False
+    publish: list[str] | None = None
     rootless: str = "auto"
     systemd_cgroup: bool = False
 
@@ -98,13 +105,13 @@ def run(bundle_path: str, id: str, *, root: str, **options: Any) -> int:
     return 0
 
 
-def plan_bundle(bundle_path: str, id: str, **options: Any) -> Plan:
+def plan_bundle(bundle_path: str, id: str, *, root: str, **options: Any) -> Plan:
     """What `create` would do with this bundle. Needs no root and changes nothing. Raises Error as `create` would."""
-    check_id(id)
     path = _absolute(bundle_path)
     given = Options(**options)
-    spec, _ = _load(path, given.args)
-    return _plan(spec, validate.validate(spec), path, id, given)
+    store = Store(root, id)
+    spec, _, network = _load(path, given, store)
+    return _plan(spec, validate.validate(spec), path, store, given, network)
 
 
 class Start:
@@ -118,6 +125,7 @@ class Start:
         "cgroup",
         "child",
         "config",
+        "connection",
         "foreground",
         "hooks",
         "listen_fd",
@@ -134,16 +142,17 @@ class Start:
         self.options = options
         self.store = Store(root, id)
         self.bundle_path = _absolute(bundle_path)
-        self.spec, self.config = _load(self.bundle_path, options.args)
+        self.spec, self.config, network = _load(self.bundle_path, options, self.store)
         warnings = validate.validate(self.spec)
         if any(n["type"] == "pid" and n.get("path") for n in self.spec.get("linux", {}).get("namespaces", ())):
             seal_interpreter()
         elif self.spec.get("hooks", {}).get("startContainer"):
             # The image's own programs will run beside the child as long as it is Python: see launch/hookpoints.py.
             seal_interpreter(keep=_OWN_ENVIRONMENT)
-        self.plan = _plan(self.spec, warnings, self.bundle_path, id, options)
+        self.plan = _plan(self.spec, warnings, self.bundle_path, self.store, options, network)
         options.check(terminal=self.spec["process"].get("terminal", False))
         _check_devices(self.spec, options)
+        self.connection = self._connection() if network is not None else None
         self.reserved = False
         self.cgroup: Cgroup | None = None
         self.child: Child | None = None
@@ -158,6 +167,9 @@ class Start:
         self.store.reserve()
         self.reserved = True
         record = self._record(launch.rootfs_path)
+        if self.connection is not None:
+            record["network"] = self.connection.attachment
+            self.connection.prepare()
         if "seccomp" in self.spec.get("linux", {}):
             from pyruntime.launch.seccomp import compile_filter
 
@@ -179,6 +191,9 @@ class Start:
         self._set_device_policy(launch)
         if launch.hooks is None:
             self.store.write_file("config.json", self.config)
+        if self.connection is not None:
+            parent.identify(self.child, launch)
+            self.connection.connect(self.child.pid)
         parent.serve_until_ready(self.child, launch)
         if self.foreground is not None and self.child.master_fd >= 0:
             self.foreground.size_terminal(self.child.master_fd)
@@ -211,6 +226,8 @@ class Start:
             if self.cgroup is not None:
                 self.cgroup.kill()
                 self.cgroup.remove()
+            if self.connection is not None:
+                self.connection.disconnect()
             self.store.remove()
         self.close()
         if not self.options.keep:
@@ -233,6 +250,8 @@ class Start:
         try:
             if self.cgroup is not None:
                 self.cgroup.undo()
+            if self.connection is not None:
+                self.connection.disconnect()
             self.store.remove()
             if self.pid_file_path:
                 posix.unlink(self.pid_file_path)
@@ -273,6 +292,12 @@ class Start:
 
             launch.console_fd = connect_console_socket(self.options.console_socket)
         return launch
+
+    def _connection(self) -> Connection | None:
+        """The cable to a network that the plan has, if it has one."""
+        from pyruntime import networking
+
+        return networking.connection(self.plan, self.store)
 
     def _hook_points(self) -> HookPoints | None:
         """Who runs the hooks; None where there are none, which is not to cost anything."""
@@ -363,17 +388,34 @@ class Start:
             send_pidfd(self.options.pidfd_socket, child.pidfd)
 
 
-def _load(bundle_path: str, args: list[str] | None) -> tuple[Spec, bytes]:
-    """The bundle's Spec and its text, with the command replaced where one was given."""
+def _load(bundle_path: str, options: Options, store: Store) -> tuple[Spec, bytes, Selection | None]:
+    """The bundle's Spec, its text, and what is said of the network; with what the options have in place of its own."""
     spec, text = load(bundle_path)
     process = spec.get("process")
-    if args and isinstance(process, dict):
-        process["args"] = args
-        text = encode(spec).encode("utf-8", "surrogateescape")
-    return spec, text
+    network = _select_network(spec, options, store)
+    if options.args and isinstance(process, dict):
+        process["args"] = options.args
+    elif network is None:
+        return spec, text, None
+    return spec, encode(spec).encode("utf-8", "surrogateescape"), network
 
 
-def _plan(spec: Spec, warnings: list[str], bundle_path: str, id: str, options: Options) -> Plan:
+def _select_network(spec: Spec, options: Options, store: Store) -> Selection | None:
+    """What options and annotations say of the network, made true in `linux.namespaces`. Raises as networking.select."""
+    annotations: Any = spec.get("annotations")
+    if not isinstance(annotations, dict):
+        annotations = {}
+    if not (options.net or options.publish or options.ip or annotations.keys() & _NETWORK_ANNOTATIONS):
+        return None
+    load_image("network")
+    from pyruntime import networking
+
+    return networking.select(spec, options, store, annotations)
+
+
+def _plan(
+    spec: Spec, warnings: list[str], bundle_path: str, store: Store, options: Options, network: Selection | None
+) -> Plan:
     """Tell the oddities of a Spec that is valid, and compile it."""
     for warning in warnings:
         report.warn(warning)
@@ -383,8 +425,16 @@ def _plan(spec: Spec, warnings: list[str], bundle_path: str, id: str, options: O
     if "seccomp" in linux:
         load_image("seccomp")
     own = "/" if linux.get("cgroupsPath", "").startswith("/") else cgroup_of()
-    cgroup = cgroup_path(linux, id, own)
-    return build(spec, bundle_path, id, cgroup, no_pivot=options.no_pivot, no_new_keyring=options.no_new_keyring)
+    return build(
+        spec,
+        bundle_path,
+        store.id,
+        cgroup_path(linux, store.id, own),
+        no_pivot=options.no_pivot,
+        no_new_keyring=options.no_new_keyring,
+        network=network,
+        state_path=store.path,
+    )
 
 
 def _check_devices(spec: Spec, options: Options) -> None:

@@ -22,6 +22,7 @@ FLAG = "flag"
 TEXT = "text"
 FILE = "file"
 DIRECTORY = "directory"
+LIST = "list"  # text; may be given more than once
 COUNT = "count"  # a decimal number from 0 to 2**31 - 1
 LIST = "list"  # of texts: the option may be given more than once
 
@@ -47,6 +48,12 @@ GLOBAL: tuple[Option, ...] = (
 HELP: Option = ("help", "h", FLAG, False, "show this message")
 BUNDLE: Option = ("bundle", "b", DIRECTORY, "", "the bundle: a directory with config.json [default: .]")
 
+NETWORK: tuple[Option, ...] = (
+    ("net", "", TEXT, "", "the container's network: none, host, container:ID, ns:PATH, or bridge[:NAME]"),
+    ("publish", "p", LIST, "", "publish a port of the container: [ADDRESS:]HOSTPORT:PORT[/udp]; may be repeated"),
+    ("ip", "", TEXT, "", "the container's address on the network, in place of the next free one"),
+)
+
 CREATE: tuple[Option, ...] = (
     BUNDLE,
     ("console-socket", "", FILE, "", "AF_UNIX socket that receives the master end of the container's terminal"),
@@ -55,6 +62,7 @@ CREATE: tuple[Option, ...] = (
     ("no-pivot", "", FLAG, False, "use MS_MOVE and chroot instead of pivot_root, as a rootfs on a ramdisk needs"),
     ("no-new-keyring", "", FLAG, False, "let the container keep the caller's session keyring"),
     ("preserve-fds", "", COUNT, 0, "pass N more descriptors to the container, after stdio and $LISTEN_FDS"),
+    *NETWORK,
     HELP,
 )
 
@@ -149,6 +157,7 @@ COMMANDS: tuple[Command, ...] = (
             BUNDLE,
             ("format", "f", ("text", "json"), "text", "how to print the steps"),
             ("id", "", TEXT, "", "the container's ID, which its cgroup is named after [default: the bundle's name]"),
+            *NETWORK,
             HELP,
         ),
         ("[BUNDLE]",),

@@ -14,7 +14,7 @@ from pyruntime.cli import emit
 from pyruntime.cli.run import id_from_path
 from pyruntime.errors import UsageError
 from pyruntime.jsontext import encode
-from pyruntime.plan.step import CGROUP, NAMESPACES, PARENT, PHASES, PROCESS, ROOTFS, STARTED, STOPPED
+from pyruntime.plan.step import CGROUP, NAMESPACES, NETWORK, PARENT, PHASES, PROCESS, ROOTFS, STARTED, STOPPED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HEADINGS = {
     CGROUP: "before there is a process: the limits it is born into",
     NAMESPACES: "the clone: which views of the system are new, which are shared",
+    NETWORK: "from outside: a cable into the new network namespace",
     PARENT: "from outside, while the new process waits",
     ROOTFS: "inside, while the host's files are still in sight: build the container's file system",
     PROCESS: "inside, with the host out of sight: become the container's program",
@@ -40,7 +41,17 @@ def plan(call: Call) -> int:
     """Print the plan as text or JSON."""
     bundle_path, id = _what(call)
     call.subject = id
-    found = creation.plan_bundle(bundle_path, id, args=call.args, systemd_cgroup=call.settings["systemd_cgroup"])
+    settings, options = call.settings, call.options
+    found = creation.plan_bundle(
+        bundle_path,
+        id,
+        root=settings["root"],
+        args=call.args,
+        systemd_cgroup=settings["systemd_cgroup"],
+        net=options["net"],
+        publish=options["publish"],
+        ip=options["ip"],
+    )
     if call.options["format"] == "json":
         emit(encode(as_json(found, bundle_path, id), indent="  ") + "\n")
     else:

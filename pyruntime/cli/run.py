@@ -52,6 +52,9 @@ def _bring_up(call: Call, action: Callable[..., int | None], extra: dict[str, bo
         "no_pivot": options["no_pivot"],
         "no_new_keyring": options["no_new_keyring"],
         "preserve_fds": options["preserve_fds"],
+        "net": options["net"],
+        "publish": options["publish"],
+        "ip": options["ip"],
         "args": call.args,
         **extra,
     }

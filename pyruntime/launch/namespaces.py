@@ -22,11 +22,12 @@ import posix
 from pyruntime.errors import ConfigError, Error, KernelError
 from pyruntime.launch.credentials import become_root
 from pyruntime.launch.perform import performs
-from pyruntime.launch.sync import GO, MAPS, PID, Channel
+from pyruntime.launch.sync import GO, MAPS, NETWORK, PID, Channel
 from pyruntime.linux import constants as c
 from pyruntime.linux import net_if, proc, syscalls
 from pyruntime.linux.clone import clone3
 from pyruntime.plan.namespaces import (
+    AwaitNetwork,
     JoinNamespace,
     MapIds,
     NewNamespace,
@@ -41,6 +42,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from pyruntime.launch.rootfs import Rootfs
     from pyruntime.plan.step import Step
 
 _OFFSETS = "/proc/self/timens_offsets"
@@ -151,6 +153,13 @@ def raise_loopback(_step: RaiseLoopback, _rootfs: object) -> None:
     net_if.loopback_up()
 
 
+@performs(AwaitNetwork)
+def await_network(_step: AwaitNetwork, rootfs: Rootfs) -> None:
+    """The parent connects it before it listens to us, so its answer says that it has."""
+    rootfs.channel.send(NETWORK)
+    rootfs.channel.expect(GO)
+
+
 @performs(SetHostname)
 def set_hostname(step: SetHostname, _rootfs: object) -> None:
     """sethostname(2)."""
@@ -183,7 +192,7 @@ def _open_namespace(step: JoinNamespace) -> int:
     """Open a namespace and make sure of its kind: setns would say EINVAL to a wrong one, too late. ioctl_nsfs(2)."""
     from fcntl import ioctl
 
-    where = f"{step.where}/path"
+    where = step.where
     try:
         fd = posix.open(step.path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
     except OSError as error:

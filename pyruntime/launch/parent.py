@@ -14,7 +14,19 @@ from pyruntime.launch.handle import Child, fate
 from pyruntime.launch.namespaces import Namespaces, clone_child, write_maps
 from pyruntime.launch.perform import perform
 from pyruntime.launch.performers import import_performers
-from pyruntime.launch.sync import DEVICE, GO, HOOK, LISTENER, MAPS, PID, READY, TERMINAL, WARNING, channel_pair
+from pyruntime.launch.sync import (
+    DEVICE,
+    GO,
+    HOOK,
+    LISTENER,
+    MAPS,
+    NETWORK,
+    PID,
+    READY,
+    TERMINAL,
+    WARNING,
+    channel_pair,
+)
 from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
 from pyruntime.plan.mounts import MapMount
@@ -64,6 +76,21 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
     return Child(pid, pidfd, ours, is_stage=is_stage)
 
 
+def identify(child: Child, launch: Launch) -> None:
+    """Wait until `child` is the container's process, where a stage has to clone it first.
+
+    Its network namespace is there then. Raises whatever failed in the stage.
+    """
+    while child.is_stage:
+        word, fields = child.channel.receive()
+        if word == MAPS:
+            _serve_maps(child, launch)
+        elif word == PID:
+            child.take_over(int(fields[0]))
+        else:
+            raise ProtocolError("the container's stage ended without a word", hint=fate(child.pid))
+
+
 def serve_until_ready(child: Child, launch: Launch) -> None:
     """Do for the child what it can't do itself until its root stands, and then set what only the parent may.
 
@@ -80,6 +107,8 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
             child.take_over(int(fields[0]))
         elif word == DEVICE:
             _move_device(child, launch, fields[0])
+        elif word == NETWORK:  # which has been connected before
+            child.channel.send(GO)
         elif word == TERMINAL:
             from pyruntime.launch.console import receive_master
 

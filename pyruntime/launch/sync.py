@@ -8,6 +8,9 @@ r"""How the parent and the container's child talk while a container is being mad
       | ---- GO ------------------------------------------------>  |
       |                                                            |  (from the stage only:)
       | <--------------------------------------------- PID ------  |  "the child is 1234, I am done"
+      |  connects it to its network (net/)                         |
+      | <--------------------------------------------- NETWORK --  |  (if sysctls or hooks need it:) "am I connected?"
+      | ---- GO ------------------------------------------------>  |
       | <--------------------------------------------- DEVICE ---  |  (for each of linux.netDevices:) "give me eth0"
       |  moves it from its own network namespace                   |
       | ---- GO ------------------------------------------------>  |
@@ -56,7 +59,7 @@ from pyruntime.linux import syscalls
 from pyruntime.linux.call import hint as errno_hint
 
 MAPS, GO, PID, TERMINAL, READY, ERROR, WARNING = "maps", "go", "pid", "terminal", "ready", "error", "warning"
-LISTENER, HOOK, DEVICE = "listener", "hook", "device"
+LISTENER, HOOK, DEVICE, NETWORK = "listener", "hook", "device", "network"
 
 MESSAGE_MAX = 65536
 # What the hop adds to an errno that is not execve's; no errno is that large. (LABEL_FAILED: hop/label/x86_64.S.)
@@ -111,7 +114,7 @@ class Channel:
         word, *fields = data.decode("utf-8", "surrogateescape").split("\0")
         if word == ERROR:
             raise rebuild_error(fields)
-        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, LISTENER, HOOK, DEVICE):
+        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, LISTENER, HOOK, DEVICE, NETWORK):
             raise ProtocolError(f"unknown message {word[:40]!r}")
         return word, fields
 

@@ -14,19 +14,29 @@ from pyruntime.plan.step import PARENT, PROCESS, ROOTFS, Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from pyruntime.plan.network import Selection
     from pyruntime.plan.step import Step
     from pyruntime.spec.types import Spec
 
 
 def build(
-    spec: Spec, bundle_path: str, id: str, cgroup: str, *, no_pivot: bool = False, no_new_keyring: bool = False
+    spec: Spec,
+    bundle_path: str,
+    id: str,
+    cgroup: str,
+    *,
+    no_pivot: bool = False,
+    no_new_keyring: bool = False,
+    network: Selection | None = None,
+    state_path: str = "",
 ) -> Plan:
     """What starting `spec` as the container `id` will do, step by step.
 
     `spec` has passed spec.validate; `bundle_path` is absolute; `cgroup` is the container's path below the v2 hierarchy,
-    or "" for none. Raises ConfigError and UnsupportedError with the place in config.json.
+    or "" for none; `network` is what was said of it besides `linux.namespaces`, with its files in the container's
+    directory `state_path`. Raises ConfigError and UnsupportedError with the place in config.json.
     """
     kinds = {namespace["type"] for namespace in spec.get("linux", {}).get("namespaces", ())}
     if "mount" not in kinds:
@@ -40,15 +50,18 @@ def build(
         [
             *resources.resource_steps(spec.get("linux", {}), cgroup),
             *resources.owner_steps(spec, cgroup),
-            *namespaces.namespace_steps(spec),
+            *_at_place_of(network, namespaces.namespace_steps(spec)),
             *mounts.mapping_steps(spec, mount_steps),
+            *_connect_steps(network, spec),
             *process.parent_steps(spec),
             *(step for step in rare if step.phase == PARENT),
             *process.before_root_steps(id, no_new_keyring),
             *(step for step in rare if step.phase == ROOTFS),
+            *_await_network(network, spec),
             *namespaces.identity_steps(spec),
             *mounts.root_steps(spec, rootfs_path(spec, bundle_path)),
             *mount_steps,
+            *_file_steps(network, spec, state_path),
             *mounts.device_steps(spec),
             *process.terminal_steps(spec),
             mounts.MakeWorkingDirectory("config.json#/process/cwd", spec["process"]["cwd"]),
@@ -70,6 +83,37 @@ def _device_steps(spec: Spec) -> Iterable[Step]:
     from pyruntime.plan import netdevices
 
     return netdevices.device_steps(spec)
+
+
+def _at_place_of(network: Selection | None, steps: Iterable[Step]) -> Iterator[Step]:
+    """The namespaces, with the place where the path of the network's was given: not in config.json."""
+    for step in steps:
+        if network is not None and isinstance(step, namespaces.JoinNamespace) and step.kind == "network":
+            step.where = network.where
+        yield step
+
+
+def _connect_steps(network: Selection | None, spec: Spec) -> Iterator[Step]:
+    if network is not None and network.is_connected:
+        from pyruntime.plan.network import connect_step
+
+        yield connect_step(network, spec)
+
+
+def _await_network(network: Selection | None, spec: Spec) -> Iterator[Step]:
+    """The child goes its way while the parent connects it, unless something in it is about the interface."""
+    if network is None or not network.is_connected:
+        return
+    sysctls = spec.get("linux", {}).get("sysctl", {})
+    if spec.get("hooks", {}).get("createContainer") or any(name.startswith("net") for name in sysctls):
+        yield namespaces.AwaitNetwork(network.where)
+
+
+def _file_steps(network: Selection | None, spec: Spec, state_path: str) -> Iterator[Step]:
+    if network is not None and network.is_connected:
+        from pyruntime.plan.network import file_steps
+
+        yield from file_steps(network, spec, state_path)
 
 
 def _hooks(spec: Spec, *kinds: str) -> Iterable[Step]:

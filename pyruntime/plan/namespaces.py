@@ -27,6 +27,10 @@ KINDS: dict[str, tuple[int, str]] = {
     "mount": (c.CLONE_NEWNS, "mnt"),
 }
 
+# What a bundle can say of its network in place of options: plan/network.py.
+NETWORK_ANNOTATION = "org.pyruntime.network"
+PUBLISH_ANNOTATION = "org.pyruntime.publish"
+
 
 class NewNamespace(Step):
     """A namespace that is made with the container's process (config-linux.md#namespaces)."""
@@ -90,6 +94,16 @@ class RaiseLoopback(Step):
         return "set lo up"
 
 
+class AwaitNetwork(Step):
+    """Wait until the parent has connected the network namespace (plan/network.py)."""
+
+    phase = ROOTFS
+    why = "net.* sysctls may be about the container's interface, and hooks may use it"
+
+    def text(self) -> str:
+        return "wait for the network"
+
+
 class SetHostname(Step):
     """`hostname` (config.md#hostname, sethostname(2))."""
 
@@ -137,7 +151,7 @@ def namespace_steps(spec: Spec) -> Iterator[Step]:
         path = namespace.get("path", "")
         flag, _ = KINDS[kind]
         new_user |= kind == "user" and not path
-        yield JoinNamespace(where, kind, flag, path) if path else NewNamespace(where, kind, flag)
+        yield JoinNamespace(f"{where}/path", kind, flag, path) if path else NewNamespace(where, kind, flag)
     if new_user:
         yield MapIds(
             "config.json#/linux/uidMappings",

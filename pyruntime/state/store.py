@@ -17,6 +17,7 @@ import posix
 
 from pyruntime.errors import ExistsError, KernelError, NotFoundError, StateError, UsageError
 from pyruntime.jsontext import decode, encode
+from pyruntime.linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         hooks: NotRequired[list[str]]  # of poststart and poststop those that config.json has; missing: neither
         sharesPids: NotRequired[bool]  # its PID namespace is not its own; missing: it is, and ends with its init
         noNewKeyring: NotRequired[bool]  # --no-new-keyring: for `exec`, too
+        network: NotRequired[dict[str, Any]]  # net.types.Attachment; missing: there is nothing to take back
         rootless: bool
 else:
 
@@ -54,7 +56,6 @@ STATE_FILE = "state.json"
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 _NAME_MAX = 255  # bytes in a file name, limits.h
 _RECORD_LIMIT = 16 << 20  # bytes; annotations are all that can make a record large
-_OPEN_NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
 _OPEN_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
 
 
@@ -115,17 +116,9 @@ class Store:
     def write_file(self, name: str, data: bytes) -> None:
         """Put a file of mode 0600 into the directory, atomically. Raises KernelError."""
         path = self.file_path(name)
-        # The pid keeps two runtimes that write at the same time from sharing the temporary file.
-        temporary_path = f"{path}.{posix.getpid()}"
         try:
-            file_fd = posix.open(temporary_path, _OPEN_NEW, 0o600)
-            try:
-                _write_all(file_fd, data)
-            finally:
-                posix.close(file_fd)
-            posix.rename(temporary_path, path)
+            files.replace(path, data)
         except OSError as error:
-            _unlink(temporary_path)
             raise _failed(f"write {len(data)} bytes to {path!r}", error) from None
 
     def read(self) -> Record:
@@ -166,13 +159,13 @@ class Store:
 
     def remove_file(self, name: str) -> None:
         """Remove one file of the directory; that it is gone already is no error. Raises OSError."""
-        _unlink(self.file_path(name))
+        files.unlink(self.file_path(name))
 
     def remove(self) -> None:
         """Remove the directory and the files in it; that it is gone already is no error. Raises KernelError."""
         try:
             for name in posix.listdir(self.path):
-                _unlink(self.file_path(name))
+                files.unlink(self.file_path(name))
             posix.rmdir(self.path)
         except FileNotFoundError:
             return
@@ -259,18 +252,6 @@ def _working_directory() -> str:
         return posix.getcwd()
     except OSError as error:
         raise _failed("getcwd()", error) from None
-
-
-def _write_all(file_fd: int, data: bytes) -> None:
-    while data:
-        data = data[posix.write(file_fd, data) :]
-
-
-def _unlink(path: str) -> None:
-    try:
-        posix.unlink(path)
-    except FileNotFoundError:
-        return
 
 
 _HINTS = {

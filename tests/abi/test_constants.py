@@ -41,9 +41,10 @@ FAMILIES = {
     "linux/sockios.h": "SIOC",
     "linux/if.h": "IFNAMSIZ IFF_",
     "sys/socket.h": "AF_ SOCK_ SOL_",
-    "linux/netlink.h": "NETLINK_ NLM_ NLMSG_ NLMSGERR_",
-    "linux/rtnetlink.h": "RTM_ RT_",
-    "linux/if_link.h": "IFLA_",
+    "linux/netlink.h": "NETLINK_ NLM_ NLMSG_ NLMSGERR_ NLA_",
+    "linux/rtnetlink.h": "RTM_ RT_ RTA_ RTN_ RTPROT_",
+    "linux/if_link.h": "IFLA_ IN6_ADDR_GEN_MODE_",
+    "linux/veth.h": "VETH_INFO_",
     "linux/if_addr.h": "IFA_",
     "linux/bpf.h": "BPF_",
     "linux/seccomp.h": "SECCOMP_",
@@ -51,7 +52,8 @@ FAMILIES = {
 # Enumerators, which #ifdef does not see.
 ENUMERATORS = (
     *("FSCONFIG_", "PER_", "BPF_MAP_", "BPF_PROG_", "BPF_CGROUP_", "BPF_DEVCG_", "IOPRIO_", "MPOL_"),
-    *("NLMSGERR_", "RT_SCOPE_", "IFLA_", "IFA_"),
+    *("NLMSGERR_", "RT_SCOPE_", "RT_TABLE_", "IFLA_", "IFA_", "RTA_", "RTN_"),
+    *("IN6_ADDR_GEN_MODE_", "VETH_INFO_"),
 )
 # Younger than the headers of the oldest system that the tests run on (Debian 12: Linux 6.1).
 SINCE = {

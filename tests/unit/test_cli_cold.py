@@ -160,7 +160,7 @@ def test_a_plan_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capf
     text = capfd.readouterr().out
     assert text.startswith("Plan of hello: ")
     assert "\033" not in text
-    steps = [*creation.plan_bundle(str(bundle), "hello")]
+    steps = [*creation.plan_bundle(str(bundle), "hello", root="/r")]
     for step in steps:
         assert step.text().split()[0] in text
         assert step.why in text
@@ -172,7 +172,7 @@ def test_a_plan_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capf
 
 
 def test_a_plan_in_colours_says_the_same(tmp_path: Path) -> None:
-    found = creation.plan_bundle(str(a_bundle(tmp_path)), "hello")
+    found = creation.plan_bundle(str(a_bundle(tmp_path)), "hello", root="/r")
     coloured = plan.as_text(found, "b", "hello", colour=True)
     for code in (plan.BOLD, plan.DIM, plan.PLAIN):
         coloured = coloured.replace(code, "")
@@ -187,7 +187,7 @@ def test_a_plan_for_programs(
     text = capfd.readouterr().out
     found = json.loads(text)
     assert (found["id"], found["bundle"]) == ("other", str(bundle))
-    assert len(found["steps"]) == len([*creation.plan_bundle(str(bundle), "other")])
+    assert len(found["steps"]) == len([*creation.plan_bundle(str(bundle), "other", root="/r")])
     for step in found["steps"]:
         assert step["text"] and step["why"] and step["phase"] and step["where"].startswith("config.json#")
 

@@ -112,7 +112,8 @@ def call_for(line: str, root: Path) -> Call:
 def test_the_options_reach_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(7)
     monkeypatch.setattr(creation, "run", library)
-    line = "run -d --keep --no-pivot --preserve-fds 2 --pid-file p --console-socket c -b there web -- echo hi"
+    line = "run -d --keep --no-pivot --preserve-fds 2 --pid-file p --console-socket c --net bridge -p 1:2 -p 3:4 "
+    line += "--ip 10.1.2.3 -b there web -- echo hi"
     assert run.run(call_for(line, tmp_path)) == 7
     [(bundle, id, options)] = library.calls
     assert (bundle, id) == ("there", "web")
@@ -126,6 +127,9 @@ def test_the_options_reach_the_library(tmp_path: Path, monkeypatch: pytest.Monke
         "no_pivot": True,
         "no_new_keyring": False,
         "preserve_fds": 2,
+        "net": "bridge",
+        "publish": ["1:2", "3:4"],
+        "ip": "10.1.2.3",
         "args": ["echo", "hi"],
         "detach": True,
         "keep": True,

@@ -36,7 +36,8 @@ MAY_IMPORT = {
         *("spec.execution", "spec.load"),
     ),
     "posthooks": ("errors", "report", "state", "plan.hooks", "launch.hooks"),
-    "container": ("errors", "report", "linux", "state", "cgroup", "launch.sync", "posthooks"),
+    "container": ("errors", "report", "linux", "state", "cgroup", "net", "launch.sync", "posthooks"),
+    "networking": ("errors", "state", "net", "plan", "spec.types", "creation"),
     "creation": (
         "errors",
         "report",
@@ -50,6 +51,7 @@ MAY_IMPORT = {
         "state",
         "cgroup",
         "net",
+        "networking",
         "launch",
     ),
     "lint": ("errors", "spec", "plan"),
@@ -69,7 +71,7 @@ HEAVY = set(
 )
 # Reached only for help, errors and the verbs that make no container.
 # Annotations alone: no module may import it at run time, so it may use what it likes.
-TYPES_ALONE = {"spec.types"}
+TYPES_ALONE = {"spec.types", "net.types"}
 COLD = {
     *("cli.click_app", "cli.features", "cli.help", "cli.lint", "cli.list", "cli.manual", "cli.plan", "cli.spec"),
     *("lint", "spec.positions"),

@@ -19,6 +19,7 @@ from pyruntime.plan import mounts as plan_mounts
 from pyruntime.plan.build import build
 from pyruntime.plan.hooks import KINDS, Hook
 from pyruntime.plan.mounts import BindMount, MountFilesystem, ParsedOptions
+from pyruntime.plan.network import select
 from pyruntime.plan.step import PHASES, Plan, Step
 from pyruntime.spec.default import default_spec
 
@@ -32,7 +33,7 @@ def config() -> Config:
     return copy.deepcopy(spec)
 
 
-def plan(spec: Config, cgroup: str = "/web", **options: bool) -> Plan:
+def plan(spec: Config, cgroup: str = "/web", **options: Any) -> Plan:
     return build(spec, "/bundle", "web", cgroup, **options)  # type: ignore[arg-type]
 
 
@@ -174,7 +175,7 @@ cgroup config.json#/linux/resources/pids/limit: write '10' to pids.max
 cgroup config.json#/linux/resources/memory/limit: write '4096' to memory.max
 cgroup config.json#/linux/resources/cpu/cpus: write '0' to cpuset.cpus
 cgroup config.json#/mounts/6: give the cgroup, and its files that the kernel lets a user have, to the host's user 101000
-namespaces config.json#/linux/namespaces/1: enter the network namespace /run/netns/blue
+namespaces config.json#/linux/namespaces/1/path: enter the network namespace /run/netns/blue
 namespaces config.json#/linux/namespaces/6: new user namespace
 namespaces config.json#/linux/namespaces/7: new time namespace
 namespaces config.json#/linux/uidMappings: map uid 0..65535 to 100000 and gid 0..0 to 100000, gid 1..9 to 7
@@ -228,7 +229,7 @@ def test_what_else_a_config_can_ask_for() -> None:
 
 
 def test_phases_come_in_their_order() -> None:
-    phases = [PHASES.index(step.phase) for step in plan(rich_config())]
+    phases = [PHASES.index(step.phase) for step in plan(rich_config(), network=select("bridge", [], "", {}))]
     assert phases == sorted(phases)
     assert set(phases) == set(range(len(PHASES)))
 
@@ -241,6 +242,8 @@ def kinds(of: Plan) -> list[str]:
     ("first", "then", "reason"),
     [
         ("RootPropagation", "BindRoot", "a mount event would reach the host"),
+        ("MoveNetDevice", "AwaitNetwork", "either must be there for the sysctls"),
+        ("AwaitNetwork", "WriteSysctl", "sysctls may be about the interface"),
         ("BindRoot", "MountFilesystem", "mounts below would be covered"),
         ("BindMount", "CreateDevice", "a mount over /dev would cover the node"),
         ("MountFilesystem", "ReadonlyRoot", "mount points could not be made any more"),
@@ -264,7 +267,7 @@ def kinds(of: Plan) -> list[str]:
 )
 def test_what_must_come_before_what(first: str, then: str, reason: str) -> None:
     """Each for its own reason, so that a new order which is right in the other respects shows what it breaks."""
-    order = kinds(plan(rich_config()))
+    order = kinds(plan(rich_config(), network=select("bridge", [], "", {})))
     last_of_first = len(order) - 1 - order[::-1].index(first)
     assert last_of_first < order.index(then), reason
 
@@ -558,6 +561,7 @@ def test_no_hooks(hooks: Config) -> None:
 
 def test_the_rich_config_has_every_kind_of_step() -> None:
     seen = {type(step) for spec in (config(), rich_config()) for step in plan(spec)}
+    seen |= {type(step) for step in plan(rich_config(), network=select("bridge", [], "", {}))}
     elsewhere = {"CheckMemoryUsage", "WriteCgroupUnless", "WriteCgroupFirst"}  # in test_resources.py
     elsewhere |= {"EnterNamespaces", "OpenTerminalInside"}  # in test_plan_join.py
     assert {kind.__name__ for kind in every_step_class() - seen} == elsewhere

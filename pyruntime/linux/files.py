@@ -1,0 +1,55 @@
+"""Files of our own that others read meanwhile: replaced whole, or rewritten in place. No ctypes, for `delete`'s sake.
+
+Read beside rename(2), and moby/sys/atomicwriter.
+"""
+
+from __future__ import annotations
+
+import posix
+
+_OPEN_NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
+
+
+def replace(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Write a file so that a reader sees the whole old one or the whole new one. Raises OSError.
+
+    There is no fsync: what a runtime knows of its containers need not outlive the machine.
+    """
+    # The pid keeps two runtimes that write at the same time from sharing the temporary file.
+    temporary_path = f"{path}.{posix.getpid()}"
+    try:
+        file_fd = posix.open(temporary_path, _OPEN_NEW, mode)
+        try:
+            _write_all(file_fd, data)
+        finally:
+            posix.close(file_fd)
+        posix.rename(temporary_path, path)
+    except OSError:
+        unlink(temporary_path)
+        raise
+
+
+def rewrite(path: str, data: bytes) -> None:
+    """Write a file that is there anew, keeping the file itself: it may be bound into a container. Raises OSError.
+
+    A reader may see the new text with the end of the old one, for a moment.
+    """
+    file_fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
+    try:
+        _write_all(file_fd, data)
+        posix.ftruncate(file_fd, len(data))
+    finally:
+        posix.close(file_fd)
+
+
+def unlink(path: str) -> None:
+    """Remove a file; that it is gone already is no error. Raises OSError."""
+    try:
+        posix.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def _write_all(file_fd: int, data: bytes) -> None:
+    while data:
+        data = data[posix.write(file_fd, data) :]

@@ -1,0 +1,97 @@
+"""Connect a container to a bridge network, and disconnect it: `--net bridge[:NAME]`.
+
+    parent                                               what a crash before the next line leaves
+      record: "wants this network" ............................ nothing
+      lock
+        the network, its bridge, stale leases ................. a bridge without ports
+        lease written ......................................... a lease: `delete --force` gives it back
+        hosts files of all on the network rewritten
+      unlock
+      veth pair, addresses, routes, all up .................... ends with the container's network namespace
+
+`disconnect` undoes it in the other order and needs no netlink: the veth pair has ended with its namespace, or is about
+to. (To remove it by hand would have the kernel wait for an RCU grace period, with everybody else's networks locked.)
+"""
+
+from __future__ import annotations
+
+import posix
+
+from pyruntime.errors import UsageError
+from pyruntime.net import names
+from pyruntime.net.leases import LeaseFile
+from pyruntime.net.networks import Networks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyruntime.linux.netlink import Link, Netlink
+    from pyruntime.net.types import Attachment, Endpoint, Network
+
+
+def prepare(state_path: str) -> None:
+    """Before there is a process: what the container will have bound into its file system. Raises KernelError."""
+    names.place_files(state_path)
+
+
+def connect(root_path: str, id: str, attachment: Attachment, pid: int) -> None:
+    """Connect the network namespace of process `pid`, and say in `attachment` under which addresses.
+
+    Raises Error; `disconnect` then takes back what was done.
+    """
+    from pyruntime.linux.netlink import Netlink
+    from pyruntime.net import bridge
+
+    host = Netlink()
+    try:
+        networks = Networks(root_path)
+        lock_fd = networks.lock()
+        try:
+            network, link, endpoint = _take_lease(networks, host, id, attachment)
+        finally:
+            posix.close(lock_fd)
+        bridge.connect(host, link, network, endpoint, pid)
+        attachment["endpoint"] = endpoint
+    finally:
+        host.close()
+
+
+def disconnect(root_path: str, id: str, attachment: Attachment) -> None:
+    """Give back what the container has of its network; that it has nothing (any more) is no error. Raises Error."""
+    networks = Networks(root_path)
+    lock_fd = networks.lock()
+    try:
+        leases = LeaseFile(networks, attachment["name"])
+        taken = leases.take(id)
+        if taken:
+            leases.save()
+            names.tell_all(root_path, leases.endpoints)
+    finally:
+        posix.close(lock_fd)
+
+
+def _take_lease(networks: Networks, host: Netlink, id: str, attachment: Attachment) -> tuple[Network, Link, Endpoint]:
+    """The network, its bridge, which is up, and the container's lease, written. The caller holds the lock."""
+    from pyruntime.net import bridge
+
+    network = _network(networks, host, attachment["name"])
+    leases = LeaseFile(networks, network["name"])
+    for former in leases.take_stale(id):
+        bridge.remove(host, former["interface"])
+    link = bridge.bring_up(host, network, leases.endpoints)
+    try:
+        endpoint = leases.give(network, id, attachment)
+    except UsageError as error:
+        error.where = error.where or "--ip"
+        raise
+    leases.save()
+    names.tell_all(networks.root_path, leases.endpoints)
+    return network, link, endpoint
+
+
+def _network(networks: Networks, host: Netlink, name: str) -> Network:
+    found = networks.find(name)
+    if found is not None:
+        return found
+    from pyruntime.net.definitions import find_or_define
+
+    return find_or_define(networks, host, name)
