@@ -152,7 +152,7 @@ def delete(id: str, *, root: str, force: bool = False) -> None:
             raise StateError(
                 f"cannot delete container {id} that is not stopped: {state}", hint="kill it first, or use --force"
             )
-    _remove(store, record)
+    _remove(store, record, force=force)
 
 
 def state(id: str, *, root: str) -> dict[str, Any]:
@@ -231,8 +231,11 @@ def _end(record: Record) -> None:
         time.sleep(0.001)
 
 
-def _remove(store: Store, record: Record) -> None:
-    """Kill what runs, remove all that there is of the container, and have its poststop hooks run."""
+def _remove(store: Store, record: Record, *, force: bool = False) -> None:
+    """Kill what runs, remove all that there is of the container, and have its poststop hooks run.
+
+    force: what its network does not let go of is told, and left behind.
+    """
     hooks = []
     if "poststop" in record.get("hooks", ()):
         from pyruntime import posthooks
@@ -248,7 +251,7 @@ def _remove(store: Store, record: Record) -> None:
     if "network" in record:
         from pyruntime import net
 
-        net.disconnect(store.root_path, store.id, record["network"])
+        net.disconnect(store.root_path, store.id, record["network"], force=force)
     store.remove()
     if hooks:
         posthooks.poststop(hooks, dict(record))

@@ -127,6 +127,13 @@ def realtime() -> str:
         probe.rmdir()
 
 
+def cni() -> str:
+    """The standard plugins of CNI, where Debian puts them, and iptables, which they run."""
+    if gap := attempt("iptables", "--version"):
+        return gap
+    return attempt("env", "CNI_COMMAND=VERSION", "/usr/lib/cni/bridge", text='{"cniVersion": "1.0.0"}')
+
+
 def vm() -> str:
     """A machine of the test run's own (scripts/vm-run), whose global settings a test may change."""
     return "" if os.environ.get("PYRUNTIME_VM") else "not in the test VM that scripts/test boots"
@@ -159,6 +166,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "runc": functools.partial(attempt, "runc", "--version"),
     "crun": functools.partial(attempt, "crun", "--version"),
     "veth": functools.partial(attempt, "unshare", "--net", "ip", "link", "add", "type", "veth"),
+    "cni": cni,
     "bridge": functools.partial(attempt, "unshare", "--net", "ip", "link", "add", "type", "bridge"),
     "nft": functools.partial(attempt, "unshare", "--net", "nft", "add", "table", "inet", "probe"),
     "libseccomp": functools.partial(attempt, sys.executable, "-c", "import ctypes; ctypes.CDLL('libseccomp.so.2')"),

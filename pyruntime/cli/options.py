@@ -49,7 +49,7 @@ HELP: Option = ("help", "h", FLAG, False, "show this message")
 BUNDLE: Option = ("bundle", "b", DIRECTORY, "", "the bundle: a directory with config.json [default: .]")
 
 NETWORK: tuple[Option, ...] = (
-    ("net", "", TEXT, "", "the container's network: none, host, container:ID, ns:PATH, or bridge[:NAME]"),
+    ("net", "", TEXT, "", "the container's network: none, host, container:ID, ns:PATH, bridge[:NAME], or cni:NAME"),
     ("publish", "p", LIST, "", "publish a port of the container: [ADDRESS:]HOSTPORT:PORT[/udp]; may be repeated"),
     ("ip", "", TEXT, "", "the container's address on the network, in place of the next free one"),
 )

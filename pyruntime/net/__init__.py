@@ -30,8 +30,8 @@ Below --root, in `~networks`:
 A lease is written before anything is made in the kernel, and given back after it is gone. So whatever a crash leaves
 is found by `delete --force`.
 
-A network that is not made like this, but by others, is a module of its own here, with the same two functions
-(connect.py: connect, disconnect) and its line in the table below.
+A network that is not made like this, but by others, is a module of its own here, with the same functions (connect.py:
+prepare, connect, disconnect, forget) and its line in the table below.
 
 Companion: none in runc, which leaves networks to its callers. Read beside ip-link(8), and libnetwork's bridge driver.
 """
@@ -39,6 +39,9 @@ Companion: none in runc, which leaves networks to its callers. Read beside ip-li
 from __future__ import annotations
 
 import sys
+
+from pyruntime import report
+from pyruntime.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 # What --net can connect a container to -> who does it.
 KINDS = {
     "bridge": "pyruntime.net.connect",
+    "cni": "pyruntime.net.cni",
 }
 
 
@@ -57,6 +61,16 @@ def module_for(kind: str) -> ModuleType:
     return sys.modules[KINDS[kind]]
 
 
-def disconnect(root_path: str, id: str, attachment: Any) -> None:
-    """Take a container off its network: `attachment` is what its record says. Raises Error, OSError."""
-    module_for(attachment["kind"]).disconnect(root_path, id, attachment)
+def disconnect(root_path: str, id: str, attachment: Any, *, force: bool = False) -> None:
+    """Take a container off its network: `attachment` is what its record says. Raises Error, OSError.
+
+    force: what can't be taken back is told, and left behind.
+    """
+    module = module_for(attachment["kind"])
+    try:
+        module.disconnect(root_path, id, attachment)
+    except Error as error:
+        if not force:
+            raise
+        report.warn(f"left behind on the network {attachment['name']}: {error}")
+        module.forget(root_path, id)

@@ -69,6 +69,10 @@ def disconnect(root_path: str, id: str, attachment: Attachment) -> None:
         posix.close(lock_fd)
 
 
+def forget(_root_path: str, _id: str) -> None:
+    """After a `disconnect` that failed: nothing. A lease whose container is not there is stale (leases.py)."""
+
+
 def _take_lease(networks: Networks, host: Netlink, id: str, attachment: Attachment) -> tuple[Network, Link, Endpoint]:
     """The network, its bridge, which is up, and the container's lease, written. The caller holds the lock."""
     from pyruntime.net import bridge

@@ -18,6 +18,8 @@ from pyruntime.linux.proc import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyruntime.net.types import Endpoint
 
 HOSTS = "hosts"
@@ -62,6 +64,24 @@ def tell_all(root_path: str, endpoints: list[Endpoint]) -> None:
             continue  # it is being deleted
         except OSError as error:
             raise KernelError(f"write {path!r}", error.errno or 0) from None
+
+
+def tell_servers(state_path: str, dns: dict[str, Any]) -> None:
+    """Write a container's resolv.conf anew, if a network names servers of its own. Raises KernelError.
+
+    dns: "nameservers", "domain", "search" and "options", as CNI has them (SPEC.md, 5).
+    """
+    if not dns.get("nameservers"):
+        return
+    lines = [f"nameserver {server}" for server in dns["nameservers"]]
+    search = dns.get("search") or ([dns["domain"]] if dns.get("domain") else [])
+    lines += [f"search {' '.join(search)}"] if search else []
+    lines += [f"options {' '.join(dns['options'])}"] if dns.get("options") else []
+    path = f"{state_path}/{RESOLV_CONF}"
+    try:
+        files.rewrite(path, "".join(f"{line}\n" for line in lines).encode())
+    except OSError as error:
+        raise KernelError(f"write {path!r}", error.errno or 0) from None
 
 
 def _lines(endpoint: Endpoint, ids: set[str]) -> str:

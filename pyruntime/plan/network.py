@@ -5,6 +5,7 @@
     --net container:ID     the network namespace of another container
     --net ns:PATH          a network namespace that is there, such as one of `ip netns`
     --net bridge[:NAME]    a network namespace of its own, connected to the network NAME (see net/__init__.py)
+    --net cni:NAME         the same by CNI's plugins, as a file in /etc/cni/net.d says (see net/cni.py)
 
 Annotations of config.json, so that a bundle can carry it: org.pyruntime.network is the value of --net,
 org.pyruntime.publish those of -p, separated by commas. An option beats its annotation. Without either, the network
@@ -37,9 +38,9 @@ PORT_MAX = 65535
 # Files of the state directory that tell a container where the others are (net/names.py) -> where it looks for them.
 FILES = {"hosts": "/etc/hosts", "resolv.conf": "/etc/resolv.conf"}
 # What may stand behind --net KIND, and whether it must: "" for nothing.
-_VALUES = {"none": "", "host": "", "container": "ID", "ns": "PATH", "bridge": "[NAME]"}
+_VALUES = {"none": "", "host": "", "container": "ID", "ns": "PATH", "bridge": "[NAME]", "cni": "NAME"}
 _DEFAULTS = {"bridge": "default"}
-_CONNECTED = ("bridge",)  # kinds that have addresses and ports: those of net.KINDS
+_CONNECTED = ("bridge", "cni")  # kinds that have addresses and ports: those of net.KINDS
 
 
 class Selection:
