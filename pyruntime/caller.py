@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 
 class CallerOptions:
-    """What a caller can say about any start: the options of the command line, by their names."""
+    """What a caller can say about any start: the options of the command line, by their names.
+
+    preserve_fds descriptors are inherited, from 3 on, after listen_fds that a service manager has opened for it.
+    """
 
     console_socket: str = ""
     detach: bool = False
+    listen_fds: int = 0
     pid_file: str = ""
     pidfd_socket: str = ""
     preserve_fds: int = 0
@@ -34,7 +38,7 @@ class CallerOptions:
     def check(self, *, terminal: bool) -> None:
         """Refuse what cannot be given to the caller, before anything is made. Raises UsageError."""
         _check_console(terminal, detach=self.detach, console_socket=self.console_socket)
-        _check_preserved(self.preserve_fds)
+        _check_preserved(self.listen_fds, self.preserve_fds)
 
 
 def _check_console(terminal: bool, *, detach: bool, console_socket: str) -> None:
@@ -46,13 +50,19 @@ def _check_console(terminal: bool, *, detach: bool, console_socket: str) -> None
         raise UsageError("cannot use console socket if pyruntime will not detach or allocate tty", where=option)
 
 
-def _check_preserved(count: int) -> None:
-    """Descriptors that are to be inherited must be there. runc:utils_linux.go:/^func .*runner.*run/"""
-    for fd in range(3, 3 + count):
+def _check_preserved(listen_fds: int, preserve_fds: int) -> None:
+    """Descriptors that are to be inherited must be there, and the caller's: ours, such as --log, close on exec.
+
+    runc:utils_linux.go:/^func .*runner.*run/
+    """
+    for fd in range(3, 3 + listen_fds + preserve_fds):
         try:
-            posix.fstat(fd)
-        except OSError as error:
-            raise UsageError(f"descriptor {fd} is to be preserved and is not open", where="--preserve-fds") from error
+            is_there = posix.get_inheritable(fd)
+        except OSError:
+            is_there = False
+        if not is_there:
+            where = "--preserve-fds" if fd >= 3 + listen_fds else "$LISTEN_FDS"
+            raise UsageError(f"descriptor {fd} is to be preserved and is not open", where=where)
 
 
 def write_pid_file(path: str, pid: int) -> None:
@@ -70,8 +80,11 @@ def write_pid_file(path: str, pid: int) -> None:
         raise KernelError(f"write {path!r}", error.errno or 0, where="--pid-file") from error
 
 
-def send_pidfd(path: str, pidfd: int) -> None:
-    """runc:libcontainer/init_linux.go:/^func setupPidfd/"""
+def send_pidfd(path: str, pidfd: int, kind: str) -> None:
+    """Send it with runc's word for the `kind` of start: "standard" or "setns".
+
+    runc:libcontainer/init_linux.go:/^func setupPidfd/
+    """
     from pyruntime.launch.console import connect_console_socket, send_master
 
     try:
@@ -80,6 +93,6 @@ def send_pidfd(path: str, pidfd: int) -> None:
         error.where = "--pidfd-socket"
         raise
     try:
-        send_master(socket_fd, pidfd, "pidfd")
+        send_master(socket_fd, pidfd, kind)
     finally:
         posix.close(socket_fd)

@@ -16,54 +16,49 @@ from pyruntime import report
 from pyruntime.cgroup.manager import Cgroup
 from pyruntime.errors import Error, HookError, KernelError, NotFoundError, StateError, UnsupportedError
 from pyruntime.state.status import START_SOCKET, is_alive, open_init, status
-from pyruntime.state.store import Store, listing
+from pyruntime.state.store import NOTIFY_DIRECTORY, Store, listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyruntime.launch.notify import NotifySocket
     from pyruntime.state.store import Record
 
 _ORPHAN_SECONDS = 2.0  # how long the child of a killed start may take to end
 _KILL_SECONDS = 10.0  # how long `delete --force` waits for a killed init to be gone; runc:delete.go waits as long
 
 
-def start(id: str, *, root: str) -> None:
+def start(id: str, *, root: str, notify_socket: str = "") -> None:
     """Let a created container execute its program; returns when it has (runtime.md#start).
 
+    notify_socket: where to tell that the container is ready, for which is waited then (sd_notify(3)); "" for nowhere.
     Raises StateError unless it is created, NotFoundError, KernelError if execve fails; HookError if a hook fails, and
     then the container has been removed (runtime.md#lifecycle). runc:start.go
     """
     store = Store(root, id)
-    lock_fd = store.lock()
+    notify: NotifySocket | None = None
+    pidfd = -1
     try:
-        record = store.read()
-        state = status(record, store)
-        if state == "stopped":
-            raise StateError("cannot start a container that has stopped", where=id)
-        if state == "running":
-            raise StateError("cannot start an already running container", where=id)
-        if state != "created":
-            raise StateError(f"cannot start a container in the {state} state", where=id)
-        answer = _connect(store)
-        store.remove_file(START_SOCKET)
-    finally:
-        posix.close(lock_fd)
-    if answer:
-        from pyruntime.launch.sync import start_error
-
-        failure = start_error(answer, store.read_config()["process"]["args"][0])
-        if isinstance(failure, HookError):
-            _remove(store, record)
-        raise failure
-    if "poststart" in record.get("hooks", ()):
-        from pyruntime import posthooks
-
+        lock_fd = store.lock()
         try:
-            posthooks.poststart(store, record)
-        except BaseException:
-            _remove(store, record)
-            raise
+            record = store.read()
+            _refuse_started(record, store)
+            if notify_socket:
+                pidfd = open_init(record)
+                notify = _listen_for_readiness(store, notify_socket)
+            answer = _connect(store)
+            store.remove_file(START_SOCKET)
+        finally:
+            posix.close(lock_fd)
+        _finish_start(store, record, answer)
+        if notify is not None:
+            notify.wait(record["pid"], pidfd)
+    finally:
+        if notify is not None:
+            notify.close()
+        if pidfd >= 0:
+            posix.close(pidfd)
 
 
 def kill(id: str, signal: int, *, root: str, all: bool = False) -> None:
@@ -172,6 +167,48 @@ def list_containers(*, root: str) -> list[dict[str, Any]]:
         except Error as error:
             report.warn(str(error))
     return found
+
+
+def _refuse_started(record: Record, store: Store) -> None:
+    state = status(record, store)
+    if state == "stopped":
+        raise StateError("cannot start a container that has stopped", where=store.id)
+    if state == "running":
+        raise StateError("cannot start an already running container", where=store.id)
+    if state != "created":
+        raise StateError(f"cannot start a container in the {state} state", where=store.id)
+
+
+def _listen_for_readiness(store: Store, notify_socket: str) -> NotifySocket | None:
+    """The socket that the container has been shown; None, with a warning, if it was created without one."""
+    from pyruntime.launch.notify import NotifySocket
+
+    directory_path = store.file_path(NOTIFY_DIRECTORY)
+    try:
+        posix.stat(directory_path)
+    except FileNotFoundError:
+        report.warn("NOTIFY_SOCKET was not set at `create`, so the container can't say when it is ready")
+        return None
+    return NotifySocket(directory_path, notify_socket)
+
+
+def _finish_start(store: Store, record: Record, answer: bytes) -> None:
+    """What is left to do when the container's process has given its answer."""
+    if answer:
+        from pyruntime.launch.sync import start_error
+
+        failure = start_error(answer, store.read_config()["process"]["args"][0])
+        if isinstance(failure, HookError):
+            _remove(store, record)
+        raise failure
+    if "poststart" in record.get("hooks", ()):
+        from pyruntime import posthooks
+
+        try:
+            posthooks.poststart(store, record)
+        except BaseException:
+            _remove(store, record)
+            raise
 
 
 def _connect(store: Store) -> bytes:

@@ -31,7 +31,7 @@ from pyruntime.plan.step import CGROUP
 from pyruntime.spec import validate
 from pyruntime.spec.load import load
 from pyruntime.state.status import START_SOCKET
-from pyruntime.state.store import Store
+from pyruntime.state.store import NOTIFY_DIRECTORY, Store
 from pyruntime.version import SPEC_VERSION
 
 TYPE_CHECKING = False
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pyruntime.launch.foreground import Foreground
     from pyruntime.launch.handle import Child
     from pyruntime.launch.hookpoints import HookPoints
+    from pyruntime.launch.notify import NotifySocket
     from pyruntime.networking import Connection
     from pyruntime.plan.network import Selection
     from pyruntime.plan.step import Plan
@@ -50,22 +51,38 @@ if TYPE_CHECKING:
 
 _NETWORK_ANNOTATIONS = {NETWORK_ANNOTATION, PUBLISH_ANNOTATION}
 # What we ourselves look at, and Python; which sets LC_CTYPE where it is missing (PEP 538), and so must have it.
-_OWN_ENVIRONMENT = (b"PATH", b"XDG_RUNTIME_DIR", b"LANG", b"LC_ALL", b"LC_CTYPE")
+_OWN_ENVIRONMENT = (
+    *(b"PATH", b"XDG_RUNTIME_DIR", b"LANG", b"LC_ALL", b"LC_CTYPE"),
+    *(b"LISTEN_PID", b"LISTEN_FDS", b"LISTEN_FDNAMES", b"NOTIFY_SOCKET"),  # these are the container's, too
+)
 
 
 class Options(CallerOptions):
-    """What a caller can say about making a container, besides config.json."""
+    """What a caller can say about making a container, besides config.json.
+
+    The environment of a command counts as its options: listen_fds descriptors from 3 on that a service manager has
+    opened, with their names (sd_listen_fds(3)), and notify_socket, where it waits for READY=1 (sd_notify(3)).
+    """
 
     args: list[str] | None = None  # in place of process.args
     ip: str = ""
     keep: bool = False
+    listen_fdnames: str = ""
     net: str = ""
     no_new_keyring: bool = False
     no_pivot: bool = False
     no_subreaper: bool = False
+    notify_socket: str = ""
     publish: list[str] | None = None
     rootless: str = "auto"
     systemd_cgroup: bool = False
+
+    def env(self) -> tuple[str, ...]:
+        """What the container's environment has of ours. runc:utils_linux.go:/^func .*runner.*run/"""
+        if not self.listen_fds:
+            return ()
+        names = (f"LISTEN_FDNAMES={self.listen_fdnames}",) if self.listen_fdnames else ()
+        return (f"LISTEN_FDS={self.listen_fds}", "LISTEN_PID=1", *names)
 
     def is_rootless(self) -> bool:
         """--rootless: by default, whoever is not root is. runc:rootless_linux.go"""
@@ -89,7 +106,8 @@ def create(bundle_path: str, id: str, *, root: str, **options: Any) -> None:
 def run(bundle_path: str, id: str, *, root: str, **options: Any) -> int:
     """Make a container and start it. In the foreground: pass signals on, wait, remove it, and return its exit status.
 
-    With detach, return 0 once the program runs. Raises Error; then nothing is left behind. runc:run.go
+    With detach, return 0 once the program runs, or with notify_socket, once it is ready. Raises Error; then nothing is
+    left behind. runc:run.go
     """
     start = Start(bundle_path, id, root, Options(**options))
     try:
@@ -101,7 +119,10 @@ def run(bundle_path: str, id: str, *, root: str, **options: Any) -> int:
     except BaseException:
         start.undo()
         raise
-    start.close()
+    try:
+        start.tell_readiness()
+    finally:
+        start.close()
     return 0
 
 
@@ -129,6 +150,7 @@ class Start:
         "foreground",
         "hooks",
         "listen_fd",
+        "notify",
         "options",
         "pid_file_path",
         "plan",
@@ -158,6 +180,7 @@ class Start:
         self.child: Child | None = None
         self.foreground: Foreground | None = None
         self.hooks: HookPoints | None = None  # set when one may have run
+        self.notify: NotifySocket | None = None
         self.listen_fd = -1
         self.pid_file_path = ""
 
@@ -170,6 +193,8 @@ class Start:
         if self.connection is not None:
             record["network"] = self.connection.attachment
             self.connection.prepare()
+        if self.options.notify_socket:
+            self._prepare_readiness(wait)
         if "seccomp" in self.spec.get("linux", {}):
             from pyruntime.launch.seccomp import compile_filter
 
@@ -216,12 +241,17 @@ class Start:
         if not self.options.no_subreaper:
             syscalls.prctl(constants.PR_SET_CHILD_SUBREAPER, 1)
 
+    def tell_readiness(self) -> None:
+        """Wait until a detached container is ready, if it is to say so, and tell it. runc: forward."""
+        if self.notify is not None and self.child is not None:
+            self.notify.wait(self.child.pid, self.child.pidfd)
+
     def stay(self) -> int:
         """Wait for a container in the foreground, then remove it unless --keep. Returns its exit status."""
         child, foreground = self.child, self.foreground
         if child is None or foreground is None:
             raise TypeError("only what was started in the foreground can be waited for")
-        exit_status = foreground.supervise(child.pid, child.pidfd, child.give_master())
+        exit_status = foreground.supervise(child.pid, child.pidfd, child.give_master(), self.notify)
         if not self.options.keep:
             if self.cgroup is not None:
                 self.cgroup.kill()
@@ -270,8 +300,18 @@ class Start:
         if self.listen_fd >= 0:
             posix.close(self.listen_fd)
             self.listen_fd = -1
+        if self.notify is not None:
+            self.notify.close()
         if self.foreground is not None:
             self.foreground.close()
+
+    def _prepare_readiness(self, wait: bool) -> None:
+        """Make what the container shall be shown of $NOTIFY_SOCKET; where it is to wait, `start` will listen there."""
+        self.store.make_notify_directory()
+        if not wait:
+            from pyruntime.launch.notify import NotifySocket
+
+            self.notify = NotifySocket(self.store.file_path(NOTIFY_DIRECTORY), self.options.notify_socket)
 
     def _launch(self) -> Launch:
         """What the child is to know. Connects the console socket, so that a wrong one fails before anything is made."""
@@ -286,7 +326,7 @@ class Start:
         launch.listen_fd = launch.console_fd = -1
         launch.filter = b""
         launch.hop_filter = NO_FILTER
-        launch.preserve_fds = self.options.preserve_fds
+        launch.preserve_fds = self.options.listen_fds + self.options.preserve_fds
         if self.options.console_socket:
             from pyruntime.launch.console import connect_console_socket
 
@@ -385,7 +425,7 @@ class Start:
             write_pid_file(self.options.pid_file, child.pid)
             self.pid_file_path = self.options.pid_file
         if self.options.pidfd_socket:
-            send_pidfd(self.options.pidfd_socket, child.pidfd)
+            send_pidfd(self.options.pidfd_socket, child.pidfd, "standard")
 
 
 def _load(bundle_path: str, options: Options, store: Store) -> tuple[Spec, bytes, Selection | None]:
@@ -434,6 +474,8 @@ def _plan(
         no_new_keyring=options.no_new_keyring,
         network=network,
         state_path=store.path,
+        env=options.env(),
+        notify_path=store.file_path(NOTIFY_DIRECTORY) if options.notify_socket else "",
     )
 
 

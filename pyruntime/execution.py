@@ -328,7 +328,7 @@ class Execution:
             write_pid_file(self.options.pid_file, child.pid)
             self.pid_file_path = self.options.pid_file
         if self.options.pidfd_socket:
-            send_pidfd(self.options.pidfd_socket, child.pidfd)
+            send_pidfd(self.options.pidfd_socket, child.pidfd, "setns")
 
 
 def foreign_namespaces(pid: int) -> dict[str, int]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 ID_LENGTH = 200  # of a generated ID before its number: a file name ends at 255
+LONGEST_COUNT = 7  # digits of $LISTEN_FDS: there are never more descriptors than fs.nr_open allows
 TRIES = 100  # for a generated ID, against other callers that take the same one at the same time
 
 
@@ -56,6 +57,7 @@ def _bring_up(call: Call, action: Callable[..., int | None], extra: dict[str, bo
         "publish": options["publish"],
         "ip": options["ip"],
         "args": call.args,
+        **_from_service_manager(),
         **extra,
     }
     if id is not None:
@@ -104,6 +106,24 @@ def bundle_and_id(operand: str, bundle_option: str) -> tuple[str, str | None]:
     if not _is_file("config.json") and _is_file(operand + "/config.json"):
         return operand, None
     return ".", operand
+
+
+def _from_service_manager() -> dict[str, str | int]:
+    """What a service manager has put into our environment for the container: sd_listen_fds(3), sd_notify(3).
+
+    LISTEN_FDS counts where LISTEN_PID says that it is meant for us. runc: internal/third_party/systemd/activation
+    """
+    count = _variable(b"LISTEN_FDS") if _variable(b"LISTEN_PID") == str(posix.getpid()) else ""
+    is_number = count.isascii() and count.isdigit() and len(count) <= LONGEST_COUNT
+    return {
+        "listen_fds": int(count) if is_number else 0,
+        "listen_fdnames": _variable(b"LISTEN_FDNAMES"),
+        "notify_socket": _variable(b"NOTIFY_SOCKET"),
+    }
+
+
+def _variable(name: bytes) -> str:
+    return posix.environ.get(name, b"").decode("utf-8", "surrogateescape")
 
 
 def free_ids(bundle_path: str, root: str) -> Iterator[str]:

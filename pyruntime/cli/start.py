@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 from pyruntime import container
 
 TYPE_CHECKING = False
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def start(call: Call) -> int:
-    """Start the container; prints nothing."""
-    container.start(call.operands[0], root=call.settings["root"])
+    """Start the container; prints nothing. With $NOTIFY_SOCKET, return when it is ready: sd_notify(3)."""
+    notify_socket = posix.environ.get(b"NOTIFY_SOCKET", b"").decode("utf-8", "surrogateescape")
+    container.start(call.operands[0], root=call.settings["root"], notify_socket=notify_socket)
     return 0

@@ -8,6 +8,7 @@ status is the container's.
     kernel ---SIGCHLD---> signalfd --+--> one poll() --+--> waitpid(-1): init? then its status
     stdin  ------bytes---------------+                 +--> the pty's master (relay.py)
     master ------bytes---------------+                 +--> stdout
+    container ---READY=1-------------+                 +--> $NOTIFY_SOCKET (notify.py)
 
 SIGTSTP, SIGTTIN and SIGTTOU are passed on, too, and do not stop the runtime, as with runc; SIGCONT is passed on and
 makes the terminal raw again, which the shell had meanwhile. SIGHUP is left alone under nohup(1).
@@ -30,6 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
 
+    from pyruntime.launch.notify import NotifySocket
     from pyruntime.launch.relay import Relay
     from pyruntime.launch.terminal import HostTerminal
 else:
@@ -51,6 +53,7 @@ class Foreground:
         "_host",
         "_init_pid",
         "_is_abandoned",
+        "_notify",
         "_pidfd",
         "_relay",
         "_signal_fd",
@@ -64,6 +67,7 @@ class Foreground:
         """
         self._host: HostTerminal | None = None
         self._relay: Relay | None = None
+        self._notify: NotifySocket | None = None
         self._init_pid = self._pidfd = -1
         self._exit_status: int | None = None
         self._is_abandoned = False
@@ -88,14 +92,15 @@ class Foreground:
         if self._host is not None:
             self._host.copy_size(master_fd)
 
-    def supervise(self, pid: int, pidfd: int, master_fd: int | None = None) -> int:
+    def supervise(self, pid: int, pidfd: int, master_fd: int | None = None, notify: NotifySocket | None = None) -> int:
         """Stay until the container's init has ended: its exit status, 128 + n for signal n.
 
-        `pid` must be our child. `pidfd` stays the caller's; `master_fd`, the container's terminal, is taken over. All
-        children are reaped, also those that come to us as the subreaper. The terminal is as before when this returns or
-        raises; after an error init may still run. Companion: runc:signals.go:/^func .*forward/.
+        `pid` must be our child. `pidfd` and `notify`, by which the container tells its readiness, stay the caller's;
+        `master_fd`, the container's terminal, is taken over. All children are reaped, also those that come to us as the
+        subreaper. The terminal is as before when this returns or raises; after an error init may still run.
+        Companion: runc:signals.go:/^func .*forward/.
         """
-        self._init_pid, self._pidfd = pid, pidfd
+        self._init_pid, self._pidfd, self._notify = pid, pidfd, notify
         if master_fd is not None:
             from pyruntime.launch.relay import Relay
 
@@ -131,7 +136,7 @@ class Foreground:
 
     def _loop(self) -> int:
         """Wait for whatever comes first and serve it, until init has ended and what it wrote is delivered."""
-        relay = self._relay
+        relay, notify = self._relay, self._notify
         while True:
             if self._exit_status is not None and (self._is_abandoned or relay is None or relay.drain()):
                 return self._exit_status
@@ -139,11 +144,15 @@ class Foreground:
             poll.register(self._signal_fd, select.POLLIN)
             if relay is not None:
                 relay.register(poll)
+            if notify is not None and notify.fd >= 0:
+                poll.register(notify.fd, select.POLLIN)
             ready = dict(poll.poll())
             if self._signal_fd in ready:
                 self._take_signals()
             if relay is not None:
                 relay.copy(ready)
+            if notify is not None:
+                notify.serve(posix.getpid())
 
     def _take_signals(self) -> None:
         """Serve the signals that are waiting."""

@@ -31,12 +31,16 @@ def build(
     no_new_keyring: bool = False,
     network: Selection | None = None,
     state_path: str = "",
+    env: tuple[str, ...] = (),
+    notify_path: str = "",
 ) -> Plan:
     """What starting `spec` as the container `id` will do, step by step.
 
     `spec` has passed spec.validate; `bundle_path` is absolute; `cgroup` is the container's path below the v2 hierarchy,
     or "" for none; `network` is what was said of it besides `linux.namespaces`, with its files in the container's
-    directory `state_path`. Raises ConfigError and UnsupportedError with the place in config.json.
+    directory `state_path`. `env`: what the caller adds to process.env. `notify_path`: a directory of the host with the
+    socket that the container is to find in $NOTIFY_SOCKET; "" for none.
+    Raises ConfigError and UnsupportedError with the place in config.json.
     """
     kinds = {namespace["type"] for namespace in spec.get("linux", {}).get("namespaces", ())}
     if "mount" not in kinds:
@@ -62,6 +66,7 @@ def build(
             *mounts.root_steps(spec, rootfs_path(spec, bundle_path)),
             *mount_steps,
             *_file_steps(network, spec, state_path),
+            *mounts.notify_steps(notify_path),
             *mounts.device_steps(spec),
             *process.terminal_steps(spec),
             mounts.MakeWorkingDirectory("config.json#/process/cwd", spec["process"]["cwd"]),
@@ -70,7 +75,7 @@ def build(
             *(step for step in rare if step.phase == PROCESS),
             *process.process_steps(spec, filter_steps(spec)),
             *_hooks(spec, "startContainer"),
-            process.execute_step(spec),
+            process.execute_step(spec, (*env, f"NOTIFY_SOCKET={mounts.NOTIFY_SOCKET}") if notify_path else env),
             *_hooks(spec, "poststart", "poststop"),
         ]
     )

@@ -92,6 +92,9 @@ RECURSIVE: dict[str, tuple[int, int]] = {
     "rsymfollow": (0, c.MOUNT_ATTR_NOSYMFOLLOW),
 }
 
+# Where a container finds the socket to which it tells its readiness. See sd_notify(3).
+NOTIFY_SOCKET = "/run/notify/notify.sock"
+
 # config.md#linux-mount-options: the mapping of this mount, or of the whole tree.
 IDMAP = ("idmap", "ridmap")
 
@@ -409,6 +412,13 @@ def mount_steps(spec: Spec, bundle_path: str) -> Iterator[Step]:
     kinds = {namespace["type"] for namespace in spec.get("linux", {}).get("namespaces", ())}
     for index, mount in enumerate(spec.get("mounts", ())):
         yield _mount_step(mount, f"config.json#/mounts/{index}", bundle_path, own_view="cgroup" in kinds)
+
+
+def notify_steps(path: str) -> Iterator[Step]:
+    """Show the container the directory of its readiness socket, if there is one. runc:notify_socket.go"""
+    if path:
+        flags = c.MS_BIND | c.MS_NOSUID | c.MS_NOEXEC | c.MS_NODEV | c.MS_RDONLY
+        yield BindMount("$NOTIFY_SOCKET", path, NOTIFY_SOCKET.rpartition("/")[0], flags, 0, (), (0, 0))
 
 
 def mapping_steps(spec: Spec, mounts: list[Step]) -> Iterator[Step]:

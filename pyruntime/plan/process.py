@@ -238,11 +238,11 @@ def process_steps(spec: Spec, filter_steps: Iterable[Step] = ()) -> Iterator[Ste
     )
 
 
-def execute_step(spec: Spec) -> Execute:
-    """The end of it."""
+def execute_step(spec: Spec, env: tuple[str, ...] = ()) -> Execute:
+    """The end of it. `env` is added to process.env."""
     process = spec["process"]
     uid = process.get("user", {}).get("uid", 0)
-    return Execute("config.json#/process/args", tuple(process["args"]), tuple(process.get("env", ())), uid)
+    return Execute("config.json#/process/args", tuple(process["args"]), (*process.get("env", ()), *env), uid)
 
 
 def _mask(names: list[str]) -> int:

@@ -3,6 +3,7 @@
     ROOT/ID/state.json     the Record, replaced whole (a reader sees the old one or the new one, never half of one)
     ROOT/ID/config.json    the configuration that the container was created from, byte for byte
     ROOT/ID/start.sock     there while the container waits for `start` (state/status.py)
+    ROOT/ID/notify/        what the container sees of us if it is to tell its readiness (launch/notify.py)
 
 The directory is the reservation of the ID: mkdir(2) succeeds for one of two racing creates only.
 
@@ -53,6 +54,7 @@ else:
 
 
 STATE_FILE = "state.json"
+NOTIFY_DIRECTORY = "notify"
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 _NAME_MAX = 255  # bytes in a file name, limits.h
 _RECORD_LIMIT = 16 << 20  # bytes; annotations are all that can make a record large
@@ -162,15 +164,27 @@ class Store:
         files.unlink(self.file_path(name))
 
     def remove(self) -> None:
-        """Remove the directory and the files in it; that it is gone already is no error. Raises KernelError."""
+        """Remove the directory and what is in it; that it is gone already is no error. Raises KernelError."""
         try:
             for name in posix.listdir(self.path):
-                files.unlink(self.file_path(name))
+                if name == NOTIFY_DIRECTORY:
+                    _remove_tree(self.file_path(name))
+                else:
+                    files.unlink(self.file_path(name))
             posix.rmdir(self.path)
         except FileNotFoundError:
             return
         except OSError as error:
             raise _failed(f"remove {self.path!r}", error) from None
+
+    def make_notify_directory(self) -> None:
+        """Make the directory that is shown to the container. Raises KernelError."""
+        path = self.file_path(NOTIFY_DIRECTORY)
+        try:
+            posix.mkdir(path)
+            posix.chmod(path, 0o755)  # whatever the umask
+        except OSError as error:
+            raise _failed(f"mkdir({path!r}, 0755)", error) from None
 
     def lock(self) -> int:
         """Wait for the exclusive lock of this container and return the fd that holds it: close it to let go.
@@ -252,6 +266,16 @@ def _working_directory() -> str:
         return posix.getcwd()
     except OSError as error:
         raise _failed("getcwd()", error) from None
+
+
+def _remove_tree(path: str) -> None:
+    """rm -r. No link is followed, for the container may have made some."""
+    for name in posix.listdir(path):
+        try:
+            files.unlink(f"{path}/{name}")
+        except IsADirectoryError:
+            _remove_tree(f"{path}/{name}")
+    posix.rmdir(path)
 
 
 _HINTS = {

@@ -134,6 +134,9 @@ def test_the_options_reach_the_library(tmp_path: Path, monkeypatch: pytest.Monke
         "detach": True,
         "keep": True,
         "no_subreaper": False,
+        "listen_fds": 0,
+        "listen_fdnames": "",
+        "notify_socket": "",
     }
     # The library takes exactly these: it refuses what it does not know.
     known = creation.Options.__annotations__.keys() | caller.CallerOptions.__annotations__.keys()

@@ -36,7 +36,7 @@ MAY_IMPORT = {
         *("spec.execution", "spec.load"),
     ),
     "posthooks": ("errors", "report", "state", "plan.hooks", "launch.hooks"),
-    "container": ("errors", "report", "linux", "state", "cgroup", "net", "launch.sync", "posthooks"),
+    "container": ("errors", "report", "linux", "state", "cgroup", "net", "launch.sync", "launch.notify", "posthooks"),
     "networking": ("errors", "state", "net", "plan", "spec.types", "creation"),
     "creation": (
         "errors",
@@ -232,6 +232,7 @@ LOOKS_UP = {
     "launch.hooks._open_directory": "the bundle's directory, on the host",
     "launch.hooks._children": "the host's /proc, in the parent: what a hook that is to end has started",
     "launch.netdevices.Guests.__init__": "in the parent, on the host: its own namespace and the child's",
+    "launch.notify._listen": "the directory below --root and the socket that we make in it, on the host",
     "launch.rootfs.cut_propagation": "the bundle's path on the host and what lies above it",
     "launch.rootfs.bind_root": "the bundle's path on the host",
     "launch.rootfs.bind_mount": "the source of a bind: a path of config.json, on the host",
