@@ -473,7 +473,6 @@ def _plan(
         no_pivot=options.no_pivot,
         no_new_keyring=options.no_new_keyring,
         network=network,
-        state_path=store.path,
         env=options.env(),
         notify_path=store.file_path(NOTIFY_DIRECTORY) if options.notify_socket else "",
     )

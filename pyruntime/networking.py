@@ -32,14 +32,17 @@ def select(spec: Spec, options: Options, store: Store, annotations: dict[str, An
     selection = network.select(options.net, options.publish or [], options.ip, texts)
     if selection is None:
         return None
-    path = ""
     if selection.is_connected and options.is_rootless():
         raise UnsupportedError(
             f"the network {selection.kind!r} changes the host's interfaces, which takes root", where=selection.where
         )
-    if selection.kind == "container":
+    path = ""
+    if selection.is_connected:
+        selection.files_path = store.path
+    elif selection.kind == "container":
         try:
-            path = _namespace_of(Store(store.root_path, selection.value))
+            other = Store(store.root_path, selection.value)
+            path = _share(other, selection)
         except Error as error:
             error.where = selection.where
             raise
@@ -91,12 +94,14 @@ def connection(plan: Plan, store: Store) -> Connection | None:
     return None if step is None else Connection(step, store)
 
 
-def _namespace_of(store: Store) -> str:
-    """The network namespace of a running container. Raises StateError."""
+def _share(store: Store, selection: Selection) -> str:
+    """The network namespace of a running container, whose names are shared, too. Raises StateError."""
     try:
         record = store.read()
     except NotFoundError:
         raise StateError(f"there is no container {store.id!r} whose network could be shared") from None
     if not is_alive(record):
         raise StateError(f"the container {store.id!r} does not run, and so has no network to share")
+    if "network" in record:
+        selection.files_path = store.path
     return f"/proc/{record['pid']}/ns/net"

@@ -20,6 +20,7 @@ from pyruntime.cli import manual
 from pyruntime.cli.options import COMMANDS, COUNT, DEFAULT_ROOT, DIRECTORY, FILE, FLAG, GLOBAL, LIST, WORDS
 from pyruntime.cli.parse import Call, key_of, without_dashes
 from pyruntime.errors import UsageError
+from pyruntime.net.networks import Networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +75,18 @@ def build() -> click.Group:
         subcommand_metavar="COMMAND [ARGS]...",
     )
     for row in COMMANDS:
-        group.add_command(_command(row))
+        name, _, member = row[0].partition(" ")
+        if not member:
+            group.add_command(_command(row))
+            continue
+        if name not in group.commands:
+            help_text, summary = manual.GROUPS[name]
+            members = Program(name, help=help_text, short_help=summary, context_settings=HELP_NAMES)
+            members.no_args_is_help = False  # the words are cli.parse's, and the status is that of an error
+            group.add_command(members)
+        within = group.commands[name]
+        assert isinstance(within, Program)
+        within.add_command(_command(row), member)
     return group
 
 
@@ -83,7 +95,7 @@ class Program(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in order."""
-        return [row[0] for row in COMMANDS]
+        return list(self.commands)
 
 
 def _command(row: Command) -> click.Command:
@@ -106,7 +118,7 @@ def _command(row: Command) -> click.Command:
         call.options = {**values, **lists, "help": False}
 
     return click.Command(
-        name=name,
+        name=name.rpartition(" ")[2],
         help=manual.VERBS.get(name, f"{summary[:1].upper()}{summary[1:]}."),
         short_help=summary,
         params=parameters,
@@ -171,10 +183,15 @@ class Operand(click.Argument):
         self.word = word
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """IDs of the containers below --root, names of signals, or directories."""
+        """IDs of the containers below --root, names of networks or signals, or directories."""
         if "BUNDLE" in self.word:
             return [CompletionItem(incomplete, type="dir")]
-        names = _signal_names() if "SIGNAL" in self.word else _container_ids(ctx)
+        if self.word == "NAME":
+            return []  # of what is to be made
+        if "SIGNAL" in self.word:
+            names = _signal_names()
+        else:
+            names = Networks(_root(ctx)).names() if self.word == "NETWORK" else _container_ids(ctx)
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
@@ -184,9 +201,12 @@ def _signal_names() -> list[str]:
     return [name[3:] for name in dir(_signal) if name.startswith("SIG") and "_" not in name]
 
 
+def _root(ctx: click.Context) -> str:
+    return ctx.find_root().params.get("root") or DEFAULT_ROOT
+
+
 def _container_ids(ctx: click.Context) -> list[str]:
-    root = ctx.parent.params.get("root") if ctx.parent is not None else None
     try:
-        return sorted(posix.listdir(root or DEFAULT_ROOT))
+        return sorted(posix.listdir(_root(ctx)))
     except OSError:
         return []  # nothing to offer, and no place to say why

@@ -51,6 +51,9 @@ def plain_help(verb: str) -> str:
     if not verb:
         rows = [(name, text) for name, _options, _operands, _follows, _handler, text in COMMANDS]
         return "Usage: pyruntime [OPTIONS] COMMAND [ARGS]...\n\n" + _columns(rows) + "\n" + _columns(_rows(GLOBAL))
+    members = [(row[0], row[-1]) for row in COMMANDS if row[0].startswith(f"{verb} ")]
+    if members:
+        return f"Usage: pyruntime {verb} COMMAND [ARGS]...\n\n" + _columns(members)
     for name, options, operands, follows, _handler, text in COMMANDS:
         if name == verb:
             usage = " ".join(("pyruntime", name, "[OPTIONS]", *operands, follows)).rstrip()

@@ -34,7 +34,12 @@ def list_containers(call: Call) -> int:
 
 def table(found: list[dict[str, Any]]) -> str:
     """The containers in columns, laid out to the blank as runc lays them out."""
-    rows = [COLUMNS, *(tuple(str(entry[name.lower()]) for name in COLUMNS) for entry in found)]
+    return table_of(COLUMNS, [tuple(str(entry[name.lower()]) for name in COLUMNS) for entry in found])
+
+
+def table_of(columns: tuple[str, ...], found: list[tuple[str, ...]]) -> str:
+    """Rows of cells below their headings, laid out as `table`."""
+    rows = [columns, *found]
     widths = [max(MIN_WIDTH, PADDING + max(len(cell) for cell in column)) for column in zip(*rows, strict=True)]
     widths[-1] = 0  # tabwriter pads only what a tab ends
     return "".join("".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + "\n" for row in rows)

@@ -31,6 +31,18 @@ directory, and the ID is made from that directory's name: hello, or hello-2 if t
 What follows `--` runs in place of process.args of config.json.
 """
 
+GROUPS = {
+    "network": (
+        """\
+The networks of --net bridge[:NAME]: define, list, inspect and remove them.
+
+A network is a bridge on the host with a range of addresses. Containers on it reach each other by name (their ID, their
+hostname), the host, and through it the outside.
+""",
+        "define and remove the networks of --net bridge",
+    ),
+}
+
 VERBS = {
     "create": f"""\
 Create a container. It waits, with everything set up, for `pyruntime start` to let its program run.
@@ -109,6 +121,27 @@ Print every problem of a bundle: what breaks the runtime-spec, what this version
 one that may have been meant), keys for cgroup v1, and what is missing on disk. Each with its line and column.
 
 The exit status is 1 if there is an error, 0 if there are warnings only. Root is not needed.
+""",
+    "network create": """\
+Define a network: a name, a bridge, and the addresses that containers get. `run --net bridge:NAME` connects one to it.
+
+--subnet may be given twice, for IPv4 and for IPv6: a container has an address of each. The first address is the
+host's. A subnet must not overlap what the host has a route to already.
+
+\b
+  pyruntime network create back
+  pyruntime network create --subnet 10.1.2.0/24 --subnet fd00:1:2::/64 --mtu 1400 front
+
+The network `default` of plain `--net bridge` makes itself. Networks are below --root, and end with it: /run is empty
+after a reboot.
+""",
+    "network inspect": """\
+Print as JSON what a network is, what of it there is in the kernel, and which containers have which addresses.
+
+A container whose lease is stale (it is gone, or from before a reboot) is marked so; the next start takes it back.
+""",
+    "network remove": """\
+Remove a network: its bridge, its nftables rules, its definition. Not while a container is on it.
 """,
     "features": """\
 Print as JSON what this runtime knows and serves, whatever the kernel allows (runtime-spec: features.md).

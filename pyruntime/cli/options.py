@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     Choice = tuple[str, ...]
     # name, short name or "", kind, default, help
     Option = tuple[str, str, str | Choice, str | int | bool | tuple[()] | None, str]
-    # name, the options, the operands ("[X]" may be left out), what may follow them, handler, help
+    # name (of two words: a group's member), the options, the operands ("[X]" may be left out), what may follow them,
+    # handler, help
     Command = tuple[str, tuple[Option, ...], tuple[str, ...], str, str, str]
 
 # Kinds of a value. A choice is a tuple of the words allowed. Paths differ from text only for shell completion.
@@ -172,6 +173,46 @@ COMMANDS: tuple[Command, ...] = (
         NOTHING,
         "lint:lint_bundle",
         "print every problem of a config.json, with line and column",
+    ),
+    (
+        "network create",
+        (
+            ("subnet", "", LIST, "", "a range of addresses as 10.1.2.0/24 [default: a free /24, and an IPv6 /64]"),
+            ("mtu", "", COUNT, 0, "the largest packet, in bytes [default: the kernel's choice, 1500]"),
+            HELP,
+        ),
+        ("NAME",),
+        NOTHING,
+        "network:create",
+        "define a network, for --net bridge:NAME",
+    ),
+    (
+        "network list",
+        (
+            ("format", "f", ("table", "json"), "table", "how to print the list"),
+            ("quiet", "q", FLAG, False, "print the names only"),
+            HELP,
+        ),
+        (),
+        NOTHING,
+        "network:list_networks",
+        "list the networks below --root",
+    ),
+    (
+        "network inspect",
+        (HELP,),
+        ("NETWORK",),
+        NOTHING,
+        "network:inspect",
+        "print as JSON what a network is, and who is on it",
+    ),
+    (
+        "network remove",
+        (HELP,),
+        ("NETWORK",),
+        NOTHING,
+        "network:remove",
+        "remove a network that no container is on: its bridge, its rules, its definition",
     ),
     ("checkpoint", (HELP,), (), NOTHING, NOT_SERVED, "save a running container (not served yet)"),
     ("events", (HELP,), (), NOTHING, NOT_SERVED, "print a container's events and statistics (not served yet)"),

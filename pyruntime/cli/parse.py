@@ -60,11 +60,17 @@ def parse_verb(call: Call, argv: list[str], index: int) -> None:
     """Read the verb at argv[index] and what belongs to it. Raises UsageError, UnsupportedError."""
     if index == len(argv) or call.settings["help"] or call.settings["version"]:
         return
-    name, options, operands, follows, call.handler, _help = command_named(argv[index])
-    call.verb = name
-    if call.handler == NOT_SERVED and not {"-h", "--help"}.intersection(argv[index + 1 :]):
+    verb, index = _verb_at(argv, index)
+    call.verb = verb
+    if verb in groups():
+        if {"-h", "--help"}.isdisjoint(argv[index : index + 1]):
+            raise UsageError(f"missing command: one of {', '.join(members_of(verb))}")
+        call.options = {"help": True}
+        return
+    name, options, operands, follows, call.handler, _help = command_named(verb)
+    if call.handler == NOT_SERVED and not {"-h", "--help"}.intersection(argv[index:]):
         raise UnsupportedError("not served yet")
-    end = _read(argv, index + 1, options, call.options, call.operands, len(operands) if follows == WORDS else -1)
+    end = _read(argv, index, options, call.options, call.operands, len(operands) if follows == WORDS else -1)
     if call.options["help"]:
         return
     rest = argv[end:]  # empty, or a `--` and what follows, or another program's words
@@ -79,6 +85,24 @@ def parse_verb(call: Call, argv: list[str], index: int) -> None:
     check_operands(name, operands, call.operands, follows)
     if call.operands:
         call.subject = call.operands[0]
+
+
+def groups() -> set[str]:
+    """The verbs that are nothing without a second word: `network` of `network create`."""
+    return {command[0].partition(" ")[0] for command in COMMANDS if " " in command[0]}
+
+
+def members_of(group: str) -> list[str]:
+    """The second words of such a verb, in the table's order."""
+    return [command[0].partition(" ")[2] for command in COMMANDS if command[0].startswith(f"{group} ")]
+
+
+def _verb_at(argv: list[str], index: int) -> tuple[str, int]:
+    """The verb at argv[index], of one word or two, and the index behind it."""
+    verb, index = argv[index], index + 1
+    if verb in groups() and index < len(argv) and argv[index][:1] != "-":
+        return f"{verb} {argv[index]}", index + 1
+    return verb, index
 
 
 def command_named(name: str) -> Command:

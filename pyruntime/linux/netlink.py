@@ -211,7 +211,7 @@ class Netlink(NetlinkSocket):
             if kind in address.attributes:
                 request += attribute(kind, address.attributes[kind])
         flags = c.NLM_F_ACK | c.NLM_F_CREATE | c.NLM_F_EXCL
-        self._ask(c.RTM_NEWADDR, flags, request, f"RTM_NEWADDR({link.name!r}, {_shown(address)!r})")
+        self._ask(c.RTM_NEWADDR, flags, request, f"RTM_NEWADDR({link.name!r}, {address_text(address)!r})")
 
     def routes(self, family: int) -> list[Route]:
         """All routes of all tables, of AF_INET or AF_INET6. Raises KernelError."""
@@ -262,7 +262,7 @@ def _text(name: str) -> bytes:
     return name.encode(errors="surrogateescape") + b"\0"
 
 
-def _shown(address: Address) -> str:
-    """An address for a person."""
+def address_text(address: Address) -> str:
+    """An address as `ip address` writes it: "10.89.0.1/24"."""
     octets = address.attributes.get(c.IFA_LOCAL) or address.attributes.get(c.IFA_ADDRESS, b"")
     return f"{inet_ntop(address.family, octets)}/{address.prefixlen}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 from pyruntime.errors import StateError, UsageError
 from pyruntime.linux.proc import read_file
 from pyruntime.net.addresses import mac_for, number_of, parse_range, same, split
+from pyruntime.net.names import is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class LeaseFile:
             "ips": ips,
             "mac": mac,
             "interface": interface_for(network["bridge"], mac),
-            "hostname": wanted["hostname"],
+            "hostname": wanted["hostname"] if is_name(wanted["hostname"]) else "",
             "ports": wanted["ports"],
             "bootId": boot_id(),
         }
@@ -121,7 +122,7 @@ def choose(network: Network, leases: list[Endpoint], last: list[str], wanted: st
                 raise UsageError(f"{wanted} ends like the address of {holder}, and hardware addresses are made of that")
         else:
             after = split(last[index])[1] if index < len(last) else gateway
-            if index and fixed != 0:
+            if index:
                 # The same place in each subnet, where it is free: 10.89.0.2 and fd00::2.
                 after = within.first + split(chosen[0])[1] - ranges[0].first - 1
             number = _next_free(within, after, gateway, taken, macs if index == 0 else {}, network["name"])

@@ -30,16 +30,15 @@ def build(
     no_pivot: bool = False,
     no_new_keyring: bool = False,
     network: Selection | None = None,
-    state_path: str = "",
     env: tuple[str, ...] = (),
     notify_path: str = "",
 ) -> Plan:
     """What starting `spec` as the container `id` will do, step by step.
 
     `spec` has passed spec.validate; `bundle_path` is absolute; `cgroup` is the container's path below the v2 hierarchy,
-    or "" for none; `network` is what was said of it besides `linux.namespaces`, with its files in the container's
-    directory `state_path`. `env`: what the caller adds to process.env. `notify_path`: a directory of the host with the
-    socket that the container is to find in $NOTIFY_SOCKET; "" for none.
+    or "" for none; `network` is what was said of it besides `linux.namespaces`. `env`: what the caller adds to
+    process.env. `notify_path`: a directory of the host with the socket that the container is to find in $NOTIFY_SOCKET;
+    "" for none.
     Raises ConfigError and UnsupportedError with the place in config.json.
     """
     kinds = {namespace["type"] for namespace in spec.get("linux", {}).get("namespaces", ())}
@@ -65,7 +64,7 @@ def build(
             *namespaces.identity_steps(spec),
             *mounts.root_steps(spec, rootfs_path(spec, bundle_path)),
             *mount_steps,
-            *_file_steps(network, spec, state_path),
+            *_file_steps(network, spec),
             *mounts.notify_steps(notify_path),
             *mounts.device_steps(spec),
             *process.terminal_steps(spec),
@@ -114,11 +113,11 @@ def _await_network(network: Selection | None, spec: Spec) -> Iterator[Step]:
         yield namespaces.AwaitNetwork(network.where)
 
 
-def _file_steps(network: Selection | None, spec: Spec, state_path: str) -> Iterator[Step]:
-    if network is not None and network.is_connected:
+def _file_steps(network: Selection | None, spec: Spec) -> Iterator[Step]:
+    if network is not None and network.files_path:
         from pyruntime.plan.network import file_steps
 
-        yield from file_steps(network, spec, state_path)
+        yield from file_steps(network, spec)
 
 
 def _hooks(spec: Spec, *kinds: str) -> Iterable[Step]:

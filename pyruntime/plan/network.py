@@ -44,9 +44,13 @@ _CONNECTED = ("bridge", "cni")  # kinds that have addresses and ports: those of 
 
 
 class Selection:
-    """Which network, and where that was said: `where` is of --net, `publish_where` of -p."""
+    """Which network, and where that was said: `where` is of --net, `publish_where` of -p.
 
-    __slots__ = ("ip", "kind", "ports", "publish_where", "value", "where")
+    `files_path` is the state directory with the names that the container is to know, "" for none: its own, or that of
+    the container whose network it shares.
+    """
+
+    __slots__ = ("files_path", "ip", "kind", "ports", "publish_where", "value", "where")
 
     def __init__(self, kind: str, value: str, where: str) -> None:
         self.kind = kind
@@ -55,6 +59,7 @@ class Selection:
         self.ip = ""
         self.ports: list[Port] = []
         self.publish_where = ""
+        self.files_path = ""
 
     @property
     def is_connected(self) -> bool:
@@ -225,7 +230,7 @@ def connect_step(selection: Selection, spec: Spec) -> ConnectNetwork:
     return ConnectNetwork(selection.where, selection.kind, selection.value, selection.ip, selection.ports, hostname)
 
 
-def file_steps(selection: Selection, spec: Spec, state_path: str) -> Iterator[Step]:
+def file_steps(selection: Selection, spec: Spec) -> Iterator[Step]:
     """hosts and resolv.conf, bound over the image's; but not over what config.json mounts there itself.
 
     Read-only, for the runtime rewrites them: whatever the container wrote would be lost.
@@ -235,4 +240,4 @@ def file_steps(selection: Selection, spec: Spec, state_path: str) -> Iterator[St
     for name, target in FILES.items():
         if target not in taken:
             propagation = (c.MS_PRIVATE,)
-            yield BindMount(selection.where, f"{state_path}/{name}", target, flags, 0, propagation, (0, 0))
+            yield BindMount(selection.where, f"{selection.files_path}/{name}", target, flags, 0, propagation, (0, 0))

@@ -16,7 +16,7 @@ from pyruntime.cli import features, help, launcher, plan, spec, state
 from pyruntime.cli import list as listing
 from pyruntime.cli.click_app import help_or_complete
 from pyruntime.cli.options import COMMANDS
-from pyruntime.cli.parse import parse
+from pyruntime.cli.parse import members_of, parse
 from pyruntime.errors import ExistsError, UsageError
 from pyruntime.plan.build import build
 from pyruntime.spec.default import default_spec
@@ -204,20 +204,25 @@ def test_a_plan_takes_one_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         run_verb(f"plan -b {tmp_path} {tmp_path}", monkeypatch)
 
 
-@pytest.mark.parametrize("argv", [["--help"], *([row[0], "--help"] for row in COMMANDS)], ids=" ".join)
+HELPS = [["--help"], ["network", "--help"], *([*row[0].split(), "--help"] for row in COMMANDS)]
+
+
+@pytest.mark.parametrize("argv", HELPS, ids=" ".join)
 def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert help_or_complete(argv) == 0
     text = capsys.readouterr().out
     assert text.startswith("Usage: pyruntime")
-    verb = argv[0] if argv and argv[0][:1] != "-" else ""
+    verb = " ".join(argv[:-1])
     options = next((row[1] for row in COMMANDS if row[0] == verb), ())
     for name in (option[0] for option in options):
         assert f"--{name}" in text
         assert f"--{name}" in help.plain_help(verb)
     if not verb:
         for row in COMMANDS:
-            assert row[0] in text
+            assert row[0].split()[0] in text
             assert row[0] in help.plain_help("")
+    if verb == "network":
+        assert all(member in text and member in help.plain_help(verb) for member in members_of(verb))
 
 
 def complete(words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> set[str]:

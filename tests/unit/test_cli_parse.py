@@ -65,11 +65,26 @@ SHARED = [
     "--systemd-cgroup --rootless true run web",
     "--rootless=auto list",
     "-- state web",
+    "run --net bridge -p 1:2 --publish 3:4/udp -p5:6 --ip 10.1.2.3 web",
+    "plan --net none there",
+    "network create back",
+    "network create back --subnet 10.1.2.0/24 --subnet=fd00::/64 --mtu 1400",
+    "network list -q",
+    "--root /r network list -f json",
+    "network inspect back",
+    "network remove -- back",
 ]
 
 # What both refuse.
 WRONG = [
     "stat web",
+    "network",
+    "network nonsense",
+    "network create",
+    "network create one two",
+    "network --subnet x create one",
+    "network create one --mtu x",
+    "networkcreate one",
     "state",
     "state one two",
     "state --root /r web",

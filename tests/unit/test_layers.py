@@ -59,6 +59,7 @@ MAY_IMPORT = {
         *("errors", "report", "version", "jsontext", "linux.constants", "linux.caps", "linux.proc"),
         "linux.seccomp",  # `features`: what libseccomp and the kernel at hand can do
         *("spec", "plan", "state", "container", "creation", "execution", "lint"),
+        "net",  # `network`, which needs no container; and the completion of networks' names
     ),
     "__init__": ("errors", "version", "container", "creation", "execution"),
     "__main__": ("errors", "report", "version", "cli"),
@@ -73,7 +74,19 @@ HEAVY = set(
 # Annotations alone: no module may import it at run time, so it may use what it likes.
 TYPES_ALONE = {"spec.types", "net.types"}
 COLD = {
-    *("cli.click_app", "cli.features", "cli.help", "cli.lint", "cli.list", "cli.manual", "cli.plan", "cli.spec"),
+    "net.admin",
+    *(
+        "cli.click_app",
+        "cli.features",
+        "cli.help",
+        "cli.lint",
+        "cli.list",
+        "cli.manual",
+        "cli.network",
+        "net.admin",
+        "cli.plan",
+        "cli.spec",
+    ),
     *("lint", "spec.positions"),
 }
 

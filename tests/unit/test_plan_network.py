@@ -31,7 +31,8 @@ def planned(selection: Selection, **changes: Any) -> Plan:
     spec.update(changes)
     apply(selection, spec)
     validate(spec)
-    return build(spec, "/bundle", "web", "/web", network=selection, state_path="/run/pyruntime/web")
+    selection.files_path = "/run/pyruntime/web" if selection.is_connected else ""
+    return build(spec, "/bundle", "web", "/web", network=selection)
 
 
 @pytest.mark.parametrize(
