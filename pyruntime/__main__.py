@@ -114,6 +114,7 @@ def _help(call: Call, argv: list[str], error: UsageError | None = None) -> int:
 
 def _apply(settings: dict[str, Any], call: Call) -> None:
     """Make the global options true: open --log, make --root absolute. Raises UsageError, KernelError."""
+    report.debugging = settings["debug"]
     if settings["log"]:
         flags = posix.O_CREAT | posix.O_WRONLY | posix.O_APPEND | posix.O_SYNC | posix.O_CLOEXEC
         try:

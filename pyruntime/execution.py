@@ -18,7 +18,7 @@ from pyruntime.launch.handle import Child, fate
 from pyruntime.launch.join import Entry, enter_container
 from pyruntime.launch.perform import perform
 from pyruntime.launch.performers import import_performers
-from pyruntime.launch.sync import GO, LISTENER, PID, READY, TERMINAL, WARNING, channel_pair
+from pyruntime.launch.sync import GO, LISTENER, PID, READY, TERMINAL, channel_pair
 from pyruntime.linux import constants as c
 from pyruntime.linux.caps import last_cap
 from pyruntime.linux.clone import clone3
@@ -283,8 +283,6 @@ class Execution:
                 child.master_fd = receive_master(child.channel.fd)[0]
             elif word == LISTENER:
                 self._send_listener(child, int(fields[0]))
-            elif word == WARNING:
-                report.warn(fields[0])
             else:
                 raise ProtocolError("the process ended without a word", hint=fate(child.pid))
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     Sink = Callable[[str, str], None]
 
+# Whether debug lines are wanted: what would make one asks first, where that costs something.
+debugging = False
+
 # Each is called with (level, message); level is "warning" or "debug", named as logrus names them.
 sinks: list[Sink] = []
 

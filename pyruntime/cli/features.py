@@ -16,7 +16,7 @@ from pyruntime.plan.hooks import KINDS as HOOKS
 from pyruntime.plan.mounts import IDMAP, OPTIONS, PROPAGATION, RECURSIVE
 from pyruntime.plan.namespaces import KINDS
 from pyruntime.plan.seccomp import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
-from pyruntime.version import SPEC_VERSION
+from pyruntime.version import SPEC_VERSION, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pyruntime.cli.parse import Call
 
 OLDEST_SPEC_VERSION = "1.0.0"
+ANNOTATIONS = "org.pyruntime."  # what begins so may connect the container to a network: plan/network.py
 COPY_UP = "tmpcopyup"  # not a flag of the kernel's, so in none of the tables
 
 
@@ -53,7 +54,8 @@ def structure() -> dict[str, Any]:
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},
         },
-        "potentiallyUnsafeConfigAnnotations": [],
+        "annotations": {"org.pyruntime.version": VERSION},
+        "potentiallyUnsafeConfigAnnotations": [ANNOTATIONS],
     }
 
 

@@ -36,7 +36,7 @@ WORDS = "[ARGS...]"
 DEFAULT_ROOT = "/run/pyruntime"  # or $XDG_RUNTIME_DIR/pyruntime for a user who is not root
 
 GLOBAL: tuple[Option, ...] = (
-    ("debug", "", FLAG, False, "log more, and show Python's traceback of an error"),
+    ("debug", "", FLAG, False, "log each step, and show Python's traceback of an error"),
     ("log", "", FILE, "", "append log lines and errors to FILE (errors still go to stderr too)"),
     ("log-format", "", ("text", "json"), "text", "format of the log lines"),
     ("root", "", DIRECTORY, "", f"directory of the containers' state, best in a tmpfs [default: {DEFAULT_ROOT}]"),

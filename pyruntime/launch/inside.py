@@ -12,7 +12,7 @@ import sys
 from pyruntime import report
 from pyruntime.errors import Error, KernelError
 from pyruntime.launch import exeseal
-from pyruntime.launch.sync import WARNING
+from pyruntime.launch.sync import DEBUG, WARNING
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 
@@ -83,5 +83,4 @@ def hop(process: Process, channel: Channel, hop_fd: int, kept_fd: int) -> NoRetu
 
 
 def _pass_on(channel: Channel, level: str, message: str) -> None:
-    if level == "warning":
-        channel.send(WARNING, message)
+    channel.send(WARNING if level == "warning" else DEBUG, message)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import posix
 
-from pyruntime import report
 from pyruntime.errors import KernelError, ProtocolError
 from pyruntime.launch.child import Launch, become_container
 from pyruntime.launch.handle import Child, fate
@@ -24,7 +23,6 @@ from pyruntime.launch.sync import (
     PID,
     READY,
     TERMINAL,
-    WARNING,
     channel_pair,
 )
 from pyruntime.linux import constants as c
@@ -116,8 +114,6 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
         elif word == HOOK and launch.hooks is not None:
             launch.hooks.serve(fields[0], child.pid)
             child.channel.send(GO)
-        elif word == WARNING:
-            report.warn(fields[0])
         else:
             raise ProtocolError("the container's child ended without a word", hint=fate(child.pid))
     perform(launch.plan.phase(PARENT), child)
@@ -130,17 +126,13 @@ def release(child: Child, on_listener: Callable[[Child, int], None] | None = Non
     Raises whatever failed: ConfigError if there is no such program, KernelError if execve fails.
     """
     child.channel.send(GO)
-    while True:
+    word, fields = child.channel.receive()
+    while word == LISTENER and on_listener is not None:
+        on_listener(child, int(fields[0]))
+        child.channel.send(GO)
         word, fields = child.channel.receive()
-        if word == WARNING:
-            report.warn(fields[0])
-        elif word == LISTENER and on_listener is not None:
-            on_listener(child, int(fields[0]))
-            child.channel.send(GO)
-        elif word:
-            raise ProtocolError(f"unexpected message {word!r}")
-        else:
-            return
+    if word:
+        raise ProtocolError(f"unexpected message {word!r}")
 
 
 def check_alive(child: Child) -> None:

@@ -6,6 +6,7 @@ leaves it has its place in config.json, so that no function that performs a step
 
 from __future__ import annotations
 
+from pyruntime import report
 from pyruntime.errors import Error, KernelError
 
 TYPE_CHECKING = False
@@ -37,6 +38,8 @@ def perform(steps: Iterable[Step], subject: object) -> None:
     (posix.mkdir and the like) becomes a KernelError that tells the step.
     """
     for step in steps:
+        if report.debugging:
+            report.debug(f"{step.where}: {step.text()}")
         try:
             _PERFORMERS[type(step)](step, subject)
         except Error as error:

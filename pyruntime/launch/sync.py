@@ -34,8 +34,8 @@ r"""How the parent and the container's child talk while a container is being mad
       |                                                            |  seccomp, if it wasn't loaded before
       | <--------------------------------------------- end ------  |  execve has closed the socket
       |
-      |  at any time instead: ERROR with all its parts, or WARNING with its text; from the hop -errno of execve
-      |  or, made distinct (FILTER_FAILED), of seccomp.
+      |  at any time: WARNING or DEBUG with a text; instead of any: ERROR with all its parts; from the hop -errno of
+      |  execve or, made distinct (FILTER_FAILED), of seccomp.
 
 With startContainer hooks the child does not hop before they have run: see hookpoints.py.
 
@@ -52,14 +52,14 @@ from __future__ import annotations
 
 import posix
 
-from pyruntime import errors
+from pyruntime import errors, report
 from pyruntime.errors import Error, KernelError, ProtocolError
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 from pyruntime.linux.call import hint as errno_hint
 
 MAPS, GO, PID, TERMINAL, READY, ERROR, WARNING = "maps", "go", "pid", "terminal", "ready", "error", "warning"
-LISTENER, HOOK, DEVICE, NETWORK = "listener", "hook", "device", "network"
+LISTENER, HOOK, DEVICE, NETWORK, DEBUG = "listener", "hook", "device", "network", "debug"
 
 MESSAGE_MAX = 65536
 # What the hop adds to an errno that is not execve's; no errno is that large. (LABEL_FAILED: hop/label/x86_64.S.)
@@ -99,8 +99,17 @@ class Channel:
     def receive(self) -> tuple[str, list[str]]:
         """The next message, as its word and fields; ("", []) when the other side has closed.
 
-        Raises the Error that the child sent; KernelError for the hop's report; ProtocolError for anything unheard of.
+        What the child only has to tell (WARNING, DEBUG) is told on the way. Raises the Error that the child sent;
+        KernelError for the hop's report; ProtocolError for anything unheard of.
         """
+        word, fields = self._receive()
+        while word in (WARNING, DEBUG):
+            tell = report.warn if word == WARNING else report.debug
+            tell("".join(fields))
+            word, fields = self._receive()
+        return word, fields
+
+    def _receive(self) -> tuple[str, list[str]]:
         try:
             data = posix.read(self.fd, MESSAGE_MAX)
         except OSError as error:  # ECONNRESET: it has ended without reading what we sent, see unix(7)
@@ -114,7 +123,7 @@ class Channel:
         word, *fields = data.decode("utf-8", "surrogateescape").split("\0")
         if word == ERROR:
             raise rebuild_error(fields)
-        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, LISTENER, HOOK, DEVICE, NETWORK):
+        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, DEBUG, LISTENER, HOOK, DEVICE, NETWORK):
             raise ProtocolError(f"unknown message {word[:40]!r}")
         return word, fields
 

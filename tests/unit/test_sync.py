@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyruntime import errors
+from pyruntime import errors, report
 from pyruntime.errors import Error, KernelError, ProtocolError
 from pyruntime.launch import sync
 from pyruntime.launch.sync import Channel, channel_pair, hop_error, rebuild_error
@@ -114,18 +114,18 @@ def test_a_long_text_is_cut_and_nothing_else(kind: type[Error], character: str, 
 
 def test_the_longest_message_passes_and_leaves_the_next_alone(pair: Pair) -> None:
     ours, theirs = pair
-    room = sync.MESSAGE_MAX - len("warning\0")
-    theirs.send(sync.WARNING, "x" * room)
-    theirs.send(sync.WARNING, "x" * (room + 1))
+    room = sync.MESSAGE_MAX - len("hook\0")
+    theirs.send(sync.HOOK, "x" * room)
+    theirs.send(sync.HOOK, "x" * (room + 1))
     theirs.send(sync.READY)
-    assert ours.receive() == ("warning", ["x" * room])
-    assert ours.receive() == ("warning", ["x" * room])
+    assert ours.receive() == ("hook", ["x" * room])
+    assert ours.receive() == ("hook", ["x" * room])
     assert ours.receive() == ("ready", [])
 
 
 @pytest.mark.parametrize(
     ("word", "fields"),
-    [("maps", []), ("go", []), ("pid", ["1234"]), ("terminal", []), ("ready", []), ("warning", ["", "ü\udcff\n"])],
+    [("maps", []), ("go", []), ("pid", ["1234"]), ("terminal", []), ("ready", []), ("hook", ["", "ü\udcff\n"])],
 )
 def test_words_arrive_with_their_fields(word: str, fields: list[str], pair: Pair) -> None:
     ours, theirs = pair
@@ -133,6 +133,21 @@ def test_words_arrive_with_their_fields(word: str, fields: list[str], pair: Pair
     assert ours.receive() == (word, fields)
     theirs.send(word, *fields)
     assert ours.expect(word) == fields
+
+
+def test_what_is_only_to_be_told_is_told_on_the_way(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(report, "sinks", [lambda level, message: told.append((level, message))])
+    ours, theirs = pair
+    theirs.send(sync.WARNING, "odd")
+    theirs.send(sync.DEBUG, "a step\udcff")
+    theirs.send(sync.READY)
+    theirs.send(sync.WARNING, "late")
+    assert ours.expect(sync.READY) == []
+    assert told == [("warning", "odd"), ("debug", "a step\udcff")]
+    theirs.close()
+    assert ours.receive() == ("", [])
+    assert told[2:] == [("warning", "late")]
 
 
 @pytest.mark.parametrize(
