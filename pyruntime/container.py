@@ -15,6 +15,7 @@ import time
 from pyruntime import report
 from pyruntime.cgroup.manager import Cgroup
 from pyruntime.errors import Error, HookError, KernelError, NotFoundError, StateError, UnsupportedError
+from pyruntime.images import load_image
 from pyruntime.state.status import START_SOCKET, is_alive, open_init, status
 from pyruntime.state.store import NOTIFY_DIRECTORY, Store, listing
 
@@ -286,6 +287,7 @@ def _remove(store: Store, record: Record, *, force: bool = False) -> None:
     elif record["cgroupIntended"]:
         _remove_if_empty(Cgroup(record["cgroupIntended"]))
     if "network" in record:
+        load_image("disconnect")
         from pyruntime import net
 
         net.disconnect(store.root_path, store.id, record["network"], force=force)

@@ -45,9 +45,12 @@ EXEC = (
     "pyruntime.cli.exec",
     "pyruntime.launch.foreground",
 )
-# Images of their own for what few configs need, read by creation.py: whoever does not use it does not load it.
+# Images of their own for what few containers need (images.py): whoever does not use it does not load it. Each comes on
+# top of one of those above: (which, what else).
 EXTRA = {
-    "seccomp": ("pyruntime.plan.seccomp", "pyruntime.launch.seccomp"),
+    "seccomp": (LAUNCH, ("pyruntime.plan.seccomp", "pyruntime.launch.seccomp")),
+    "network": (LAUNCH, ("pyruntime.networking", "pyruntime.net.connect", "pyruntime.net.bridge")),
+    "disconnect": (CONTROL, ("pyruntime.net.connect", "pyruntime.linux.netlink")),
 }
 
 # Run by the launcher with `modules` as its data: [(name, whether it is a package, its code)].
@@ -70,8 +73,9 @@ for name, _, code in modules:
 def write_images(library_path: str) -> None:
     """Write both images into the package below `library_path`, from its sources. Raises OSError, SyntaxError."""
     sys.path.insert(0, library_path)
-    for name, entries in (("control", CONTROL), ("launch", LAUNCH), ("exec", EXEC), *EXTRA.items()):
-        modules = list(_in_order_of_completion(entries, after=LAUNCH if name in EXTRA else ()))
+    images = {"control": ((), CONTROL), "launch": ((), LAUNCH), "exec": ((), EXEC), **EXTRA}
+    for name, (after, entries) in images.items():
+        modules = list(_in_order_of_completion(entries, after=after))
         data = marshal.dumps((compile(BOOT, "<image>", "exec", optimize=2), modules))
         with open(image_path(library_path, name), "wb") as file:
             file.write(data)

@@ -16,7 +16,6 @@ from sys import byteorder
 
 from pyruntime.errors import KernelError
 from pyruntime.linux import constants as c
-from pyruntime.linux import syscalls
 from pyruntime.linux.netlink_socket import NetlinkSocket, attribute, attributes, open_socket
 
 TYPE_CHECKING = False
@@ -95,6 +94,8 @@ class Netlink(NetlinkSocket):
         if namespace_fd < 0:
             super().__init__(open_socket(c.NETLINK_ROUTE))
             return
+        from pyruntime.linux import syscalls  # it brings _ctypes along, which `delete` does without
+
         home_fd = posix.open("/proc/self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
         try:
             syscalls.setns(namespace_fd, c.CLONE_NEWNET)
@@ -148,10 +149,19 @@ class Netlink(NetlinkSocket):
         info = attribute(c.IFLA_INFO_KIND, b"veth") + data
         self._make(request + attribute(c.IFLA_LINKINFO, info), f"RTM_NEWLINK({name!r}, 'veth', peer {peer_name!r})")
 
-    def remove(self, link: Link) -> None:
-        """Remove a device; of a veth pair both. The kernel waits for an RCU grace period. Raises KernelError."""
-        request = pack(_LINK, 0, 0, link.index, 0, 0)
-        self._ask(c.RTM_DELLINK, c.NLM_F_ACK, request, f"RTM_DELLINK({link.name!r})")
+    def remove(self, name: str) -> bool:
+        """Remove a device, of a veth pair both; whether there was one. Raises KernelError.
+
+        The kernel waits for an RCU grace period meanwhile: some 20 ms.
+        """
+        request = pack(_LINK, 0, 0, 0, 0, 0) + attribute(c.IFLA_IFNAME, _text(name))
+        try:
+            self._ask(c.RTM_DELLINK, c.NLM_F_ACK, request, f"RTM_DELLINK({name!r})")
+        except KernelError as error:
+            if error.errno == ENODEV:
+                return False
+            raise
+        return True
 
     def set_master(self, link: Link, master: Link) -> None:
         """Make a device a port of a bridge. Raises KernelError."""

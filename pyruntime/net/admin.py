@@ -11,7 +11,7 @@ from typing import TypedDict
 from pyruntime.errors import StateError
 from pyruntime.linux import constants as c
 from pyruntime.linux.netlink import Netlink, address_text
-from pyruntime.net import bridge, definitions
+from pyruntime.net import definitions
 from pyruntime.net.leases import LeaseFile, boot_id
 from pyruntime.net.networks import Networks
 
@@ -105,7 +105,7 @@ def _remove(networks: Networks, host: Netlink, network: Network) -> None:
     name = network["name"]
     leases = LeaseFile(networks, name)
     for former in leases.take_stale():
-        bridge.remove(host, former["interface"])
+        host.remove(former["interface"])
     if leases.endpoints:
         ids = ", ".join(lease["id"] for lease in leases.endpoints[:3])
         more = f" and {len(leases.endpoints) - 3} more" if leases.endpoints[3:] else ""
@@ -114,7 +114,7 @@ def _remove(networks: Networks, host: Netlink, network: Network) -> None:
         )
     link = host.find(network["bridge"])
     if link is not None and link.kind == "bridge":
-        host.remove(link)
+        host.remove(link.name)
     networks.remove_file(f"{name}.leases.json")
     networks.remove_file(f"{name}.json")
 

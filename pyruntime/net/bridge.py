@@ -62,7 +62,9 @@ def connect(host: Netlink, bridge: Link, network: Network, endpoint: Endpoint, p
         try:
             host.make_veth(name, bridge, INTERFACE, mac, namespace_fd, network["mtu"])
         except KernelError as error:
-            if error.errno != EEXIST or not _remove_former(host, name):
+            # A former container's: its namespace is about to end, or somebody still sits in it. (The kernel says EEXIST
+            # of the other end's name, too.)
+            if error.errno != EEXIST or not host.remove(name):
                 raise
             host.make_veth(name, bridge, INTERFACE, mac, namespace_fd, network["mtu"])
         container = Netlink(namespace_fd)
@@ -81,13 +83,6 @@ def connect(host: Netlink, bridge: Link, network: Network, endpoint: Endpoint, p
 def network_mac(network: Network) -> str:
     """The hardware address of the network's bridge, which its neighbours may remember for as long as they like."""
     return mac_for([network["subnets"][0]["gateway"]])
-
-
-def remove(host: Netlink, name: str) -> None:
-    """Remove a device, if there is one of this name. Raises KernelError."""
-    found = host.find(name)
-    if found is not None:
-        host.remove(found)
 
 
 def _make(host: Netlink, network: Network) -> Link:
@@ -112,17 +107,6 @@ def _plug_in_again(host: Netlink, bridge: Link, endpoints: list[Endpoint]) -> No
             plugged += 1
     if plugged:
         report.warn(f"the bridge {bridge.name} had been removed: made anew, with {plugged} containers on it")
-
-
-def _remove_former(host: Netlink, name: str) -> bool:
-    """Remove a former container's device: its namespace is about to end, or somebody still sits in it.
-
-    Whether there was one: the kernel says EEXIST of the other end's name, too.
-    """
-    former = host.find(name)
-    if former is not None:
-        host.remove(former)
-    return former is not None
 
 
 def _set_up_inside(container: Netlink, network: Network, endpoint: Endpoint) -> None:

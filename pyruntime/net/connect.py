@@ -9,8 +9,9 @@
       unlock
       veth pair, addresses, routes, all up .................... ends with the container's network namespace
 
-`disconnect` undoes it in the other order and needs no netlink: the veth pair has ended with its namespace, or is about
-to. (To remove it by hand would have the kernel wait for an RCU grace period, with everybody else's networks locked.)
+`disconnect` gives the lease back, and then pulls the cable. The kernel would do that, too, when the last process has
+left the container's namespace: but later (20 to 150 ms were measured), and not at all while another container shares
+the namespace. It takes 20 ms of waiting for an RCU grace period, in which nobody is locked out.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from __future__ import annotations
 import posix
 
 from pyruntime.errors import UsageError
+from pyruntime.linux.netlink import Netlink
 from pyruntime.net import names
-from pyruntime.net.leases import LeaseFile
+from pyruntime.net.leases import LeaseFile, boot_id
 from pyruntime.net.networks import Networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyruntime.linux.netlink import Link, Netlink
+    from pyruntime.linux.netlink import Link
     from pyruntime.net.types import Attachment, Endpoint, Network
 
 
@@ -38,7 +40,6 @@ def connect(root_path: str, id: str, attachment: Attachment, pid: int) -> None:
 
     Raises Error; `disconnect` then takes back what was done.
     """
-    from pyruntime.linux.netlink import Netlink
     from pyruntime.net import bridge
 
     host = Netlink()
@@ -67,10 +68,21 @@ def disconnect(root_path: str, id: str, attachment: Attachment) -> None:
             names.tell_all(root_path, leases.endpoints)
     finally:
         posix.close(lock_fd)
+    if any(lease["bootId"] == boot_id() for lease in taken):
+        _pull(taken[0]["interface"])
 
 
 def forget(_root_path: str, _id: str) -> None:
     """After a `disconnect` that failed: nothing. A lease whose container is not there is stale (leases.py)."""
+
+
+def _pull(interface: str) -> None:
+    """Remove the host's end of a veth pair, and the other with it; that they are gone already is no error."""
+    host = Netlink()
+    try:
+        host.remove(interface)
+    finally:
+        host.close()
 
 
 def _take_lease(networks: Networks, host: Netlink, id: str, attachment: Attachment) -> tuple[Network, Link, Endpoint]:
@@ -80,7 +92,7 @@ def _take_lease(networks: Networks, host: Netlink, id: str, attachment: Attachme
     network = _network(networks, host, attachment["name"])
     leases = LeaseFile(networks, network["name"])
     for former in leases.take_stale(id):
-        bridge.remove(host, former["interface"])
+        host.remove(former["interface"])
     link = bridge.bring_up(host, network, leases.endpoints)
     try:
         endpoint = leases.give(network, id, attachment)

@@ -78,12 +78,13 @@ class Command:
         self.root = folder / "state"
         self.modules: set[str] = set()
         self.from_files: set[str] = set()
+        self.prefix: list[str] = []
 
     def __call__(self, *words: str) -> Finished:
         output = self.folder / "modules"
         with output.open("wb") as file:
             program = TELLING.format(fd=file.fileno()) + launcher_code(str(self.library))
-            command = [PYTHON, FLAGS, "-c", program, "--root", str(self.root), *words]
+            command = [*self.prefix, PYTHON, FLAGS, "-c", program, "--root", str(self.root), *words]
             # Not a pipe for the output: what a container inherits would keep it open.
             with (self.folder / "out").open("w+") as out, (self.folder / "err").open("w+") as err:
                 done = subprocess.run(
@@ -125,14 +126,14 @@ def bare() -> set[str]:
     return set(subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60).stdout.split())
 
 
-def stopped(command: Command) -> None:
+def stopped(command: Command, **more: Any) -> None:
     """A container whose process is gone, written by hand: no root is needed to look at it and to delete it."""
     store = Store(str(command.root), "web")
     store.reserve()
     record: Any = {
         "ociVersion": "1.3.0", "id": "web", "pid": 4194305, "bundle": "/b", "rootfs": "/b/rootfs",
         "created": "2026-01-01T00:00:00Z", "annotations": {}, "owner": "", "startTime": 1, "uid": 0,
-        "cgroup": "", "cgroupIntended": "", "config": False, "rootless": False,
+        "cgroup": "", "cgroupIntended": "", "config": False, "rootless": False, **more,
     }  # fmt: skip
     store.write(record)
 
@@ -235,6 +236,35 @@ def test_a_filter_comes_from_an_image_of_its_own(command: Command, container: st
         assert (done.returncode, done.stderr) == (0, "")
         assert command.from_files == files
         assert command.modules & ours == (ours if seccomp else set())
+
+
+NETWORK_IMAGE = {"pyruntime.networking", "pyruntime.plan.network", "pyruntime.net.connect", "pyruntime.net.bridge"}
+
+
+@pytest.mark.needs("root", "busybox", "cgroup2", "bridge")
+def test_a_network_comes_from_an_image_of_its_own(command: Command, container: str, tmp_path: Path) -> None:
+    """In a network namespace of the test's own. Only the making of the default network is read from a file, once."""
+    command.prefix = ["unshare", "--net"]
+    path = bundle(tmp_path, "true")
+    for flags, files in (((), set()), (("--net", "bridge"), {"pyruntime.net.definitions"})):
+        done = command("run", *flags, "-b", str(path), container)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert command.from_files == files
+        assert not command.modules & HEAVY
+        assert command.modules & NETWORK_IMAGE == (NETWORK_IMAGE if flags else set())
+
+
+def test_leaving_a_network_runs_from_an_image_of_its_own(alone: Command, bare: set[str]) -> None:
+    stopped(alone, network={"kind": "bridge", "name": "default", "ip": "", "ports": [], "hostname": ""})
+    leases = alone.root / "~networks/default.leases.json"
+    leases.parent.mkdir()
+    leases.write_text('{"last":[],"leases":[]}')
+    done = alone("delete", "web")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert alone.from_files == set()
+    assert alone.modules - alone.ours() - bare <= CHEAP - {"__future__"}
+    assert "pyruntime.net.connect" in alone.modules
+    assert "_ctypes" not in alone.modules
 
 
 def held(library: Path, name: str) -> list[tuple[str, bool, Any]]:
