@@ -76,10 +76,10 @@ no virtual machine to run them in. Any of these will do:
   apt-get install qemu-system-x86 linux-image-cloud-amd64"""
 
 
-def image() -> Path:
-    """The root disk, made now if it was not before."""
+def image(packages: Sequence[str] = ()) -> Path:
+    """The root disk, made now if it was not before; with some more packages of Debian's it is one of its own."""
     need_packages("mmdebstrap", "e2fsprogs", "debian-archive-keyring", what_for="making the VM's disk", optional=True)
-    made = subprocess.run([CHECKOUT / "scripts/vm-image"], stdout=subprocess.PIPE, text=True, check=False)
+    made = subprocess.run([CHECKOUT / "scripts/vm-image", *packages], stdout=subprocess.PIPE, text=True, check=False)
     if made.returncode:
         die("the VM's disk could not be made (scripts/vm-image)")
     return Path(made.stdout.strip())
