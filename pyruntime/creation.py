@@ -281,7 +281,7 @@ class Start:
             if self.cgroup is not None:
                 self.cgroup.undo()
             if self.connection is not None:
-                self.connection.disconnect()
+                self.connection.disconnect(force=True)
             self.store.remove()
             if self.pid_file_path:
                 posix.unlink(self.pid_file_path)

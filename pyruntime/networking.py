@@ -83,9 +83,13 @@ class Connection:
         except OSError as error:
             raise KernelError(f"connect to the network: {error}", error.errno or 0, where=self._where) from error
 
-    def disconnect(self) -> None:
-        """Take it away. Raises Error."""
-        net.disconnect(self._store.root_path, self._store.id, self.attachment)
+    def disconnect(self, *, force: bool = False) -> None:
+        """Take it away, if there is one: a `connect` that failed has either left nothing, or told of an endpoint.
+
+        Raises Error. force: what can't be taken back is told, and left behind.
+        """
+        if "endpoint" in self.attachment:
+            net.disconnect(self._store.root_path, self._store.id, self.attachment, force=force)
 
 
 def connection(plan: Plan, store: Store) -> Connection | None:

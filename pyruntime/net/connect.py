@@ -38,7 +38,7 @@ def prepare(state_path: str) -> None:
 def connect(root_path: str, id: str, attachment: Attachment, pid: int) -> None:
     """Connect the network namespace of process `pid`, and say in `attachment` under which addresses.
 
-    Raises Error; `disconnect` then takes back what was done.
+    Raises Error; if `attachment` has an endpoint then, `disconnect` is to take it back.
     """
     from pyruntime.net import bridge
 
@@ -51,7 +51,6 @@ def connect(root_path: str, id: str, attachment: Attachment, pid: int) -> None:
         finally:
             posix.close(lock_fd)
         bridge.connect(host, link, network, endpoint, pid)
-        attachment["endpoint"] = endpoint
     finally:
         host.close()
 
@@ -100,6 +99,7 @@ def _take_lease(networks: Networks, host: Netlink, id: str, attachment: Attachme
         error.where = error.where or "--ip"
         raise
     leases.save()
+    attachment["endpoint"] = endpoint
     names.tell_all(networks.root_path, leases.endpoints)
     return network, link, endpoint
 
