@@ -1,6 +1,7 @@
 """A netlink socket: requests, their answers and their errors, whatever the protocol. See netlink(7).
 
-linux/netlink.py speaks rtnetlink through it. Nothing here needs `_ctypes`, so that `delete` can use it.
+linux/netlink.py speaks rtnetlink through it; nftables.py and conntrack.py, netfilter's protocols. Nothing here needs
+`_ctypes`, so that `delete` can use it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     Attributes = dict[int, bytes]
 
 HEADER = "=IHHII"  # struct nlmsghdr: length, type, flags, sequence, port
-_MESSAGE_MAX = 65536  # more than the 32 KiB in which the kernel answers at most
+MESSAGE_MAX = 65536  # more than the 32 KiB in which the kernel answers at most
 
 
 def open_socket(protocol: int) -> socket:
@@ -66,14 +67,14 @@ class NetlinkSocket:
         dump, complete = flags & c.NLM_F_DUMP == c.NLM_F_DUMP, True
         answers: list[bytes] = []
         while True:
-            for kind, got, sequence, payload in messages(self._socket.recv(_MESSAGE_MAX)):
+            for kind, got, sequence, payload in messages(self._socket.recv(MESSAGE_MAX)):
                 if sequence != self._sequence:
                     continue  # what is left of a request that failed
                 complete &= not got & c.NLM_F_DUMP_INTR
                 if kind in (c.NLMSG_ERROR, c.NLMSG_DONE):
                     number = -unpack_from("=i", payload)[0] if len(payload) >= 4 else 0
                     if number > 0:
-                        raise KernelError(call, number, hint=_explanation(got, payload))
+                        raise KernelError(call, number, hint=explanation(got, payload))
                     return answers if complete else None
                 answers.append(payload)
                 if not dump and not flags & c.NLM_F_ACK:
@@ -96,15 +97,18 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def attributes(payload: bytes, at: int) -> Attributes:
     """The attributes of a message from `at` on."""
-    found = {}
+    return dict(entries(payload, at))
+
+
+def entries(payload: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The attributes one by one: those of a list are all of one kind."""
     while at + 4 <= len(payload):
         length, kind = unpack_from("=HH", payload, at)
-        found[kind] = payload[at + 4 : at + length]
+        yield kind & ~c.NLA_F_NESTED, payload[at + 4 : at + length]
         at += max(length, 4) + 3 & ~3
-    return found
 
 
-def _explanation(flags: int, payload: bytes) -> str:
+def explanation(flags: int, payload: bytes) -> str:
     """What the kernel says of an error besides its number: struct nlmsgerr, then attributes."""
     if not flags & c.NLM_F_ACK_TLVS:
         return ""

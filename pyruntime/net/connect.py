@@ -3,9 +3,10 @@
     parent                                               what a crash before the next line leaves
       record: "wants this network" ............................ nothing
       lock
-        the network, its bridge, stale leases ................. a bridge without ports
+        the network, its bridge and rules, stale leases ....... a bridge without ports
         lease written ......................................... a lease: `delete --force` gives it back
         hosts files of all on the network rewritten
+        ports published ....................................... and them
       unlock
       veth pair, addresses, routes, all up .................... ends with the container's network namespace
 
@@ -18,9 +19,9 @@ from __future__ import annotations
 
 import posix
 
-from pyruntime.errors import UsageError
+from pyruntime.errors import Error, UsageError
 from pyruntime.linux.netlink import Netlink
-from pyruntime.net import names
+from pyruntime.net import firewall, names, ports
 from pyruntime.net.leases import LeaseFile, boot_id
 from pyruntime.net.networks import Networks
 
@@ -62,13 +63,16 @@ def disconnect(root_path: str, id: str, attachment: Attachment) -> None:
     try:
         leases = LeaseFile(networks, attachment["name"])
         taken = leases.take(id)
+        here = [lease for lease in taken if lease["bootId"] == boot_id()]
+        for lease in here:
+            firewall.withdraw(lease)
         if taken:
             leases.save()
             names.tell_all(root_path, leases.endpoints)
     finally:
         posix.close(lock_fd)
-    if any(lease["bootId"] == boot_id() for lease in taken):
-        _pull(taken[0]["interface"])
+    for lease in here:
+        _pull(lease["interface"])
 
 
 def forget(_root_path: str, _id: str) -> None:
@@ -92,16 +96,37 @@ def _take_lease(networks: Networks, host: Netlink, id: str, attachment: Attachme
     leases = LeaseFile(networks, network["name"])
     for former in leases.take_stale(id):
         host.remove(former["interface"])
+        firewall.withdraw(former)
     link = bridge.bring_up(host, network, leases.endpoints)
+    firewall.prepare(network, leases.endpoints)
     try:
         endpoint = leases.give(network, id, attachment)
     except UsageError as error:
         error.where = error.where or "--ip"
         raise
+    if endpoint["ports"]:
+        _refuse_taken_ports(networks, leases, endpoint)
     leases.save()
     attachment["endpoint"] = endpoint
     names.tell_all(networks.root_path, leases.endpoints)
+    firewall.publish(endpoint)
     return network, link, endpoint
+
+
+def _refuse_taken_ports(networks: Networks, leases: LeaseFile, endpoint: Endpoint) -> None:
+    """Ports are the host's: those of containers of all networks count. Raises StateError, and as ports.refuse_taken."""
+    others = leases.endpoints
+    for name in networks.names():
+        if name != endpoint["network"]:
+            there = LeaseFile(networks, name)
+            for former in there.take_stale():
+                firewall.withdraw(former)
+            others = others + there.endpoints
+    try:
+        ports.refuse_taken(endpoint, others)
+    except Error as error:
+        error.where = error.where or "--publish"
+        raise
 
 
 def _network(networks: Networks, host: Netlink, name: str) -> Network:

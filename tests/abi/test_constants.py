@@ -1,4 +1,4 @@
-"""Every number of linux/constants.py and linux/caps.py is what the kernel's headers say."""
+"""Every number of linux/constants.py, linux/netfilter_constants.py and linux/caps.py is what the headers say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyruntime.linux import caps, constants
+from pyruntime.linux import caps, constants, netfilter_constants
 from tests.abi import headers
 
 pytestmark = pytest.mark.needs("gcc")
@@ -40,11 +40,15 @@ FAMILIES = {
     "linux/nsfs.h": "NS_",
     "linux/sockios.h": "SIOC",
     "linux/if.h": "IFNAMSIZ IFF_",
-    "sys/socket.h": "AF_ SOCK_ SOL_",
+    "sys/socket.h": "AF_ SOCK_ SOL_ SO_",
     "linux/netlink.h": "NETLINK_ NLM_ NLMSG_ NLMSGERR_ NLA_",
     "linux/rtnetlink.h": "RTM_ RT_ RTA_ RTN_ RTPROT_",
     "linux/if_link.h": "IFLA_ IN6_ADDR_GEN_MODE_",
     "linux/veth.h": "VETH_INFO_",
+    "linux/netfilter.h": "NF_ NFPROTO_",
+    "linux/netlink.h linux/netfilter/nfnetlink.h": "NFNL_ NFNETLINK_",
+    "linux/netfilter/nf_tables.h": "NFT_ NFTA_",
+    "linux/netfilter/nfnetlink_conntrack.h": "IPCTNL_ CTA_",
     "linux/if_addr.h": "IFA_",
     "linux/bpf.h": "BPF_",
     "linux/seccomp.h": "SECCOMP_",
@@ -53,7 +57,17 @@ FAMILIES = {
 ENUMERATORS = (
     *("FSCONFIG_", "PER_", "BPF_MAP_", "BPF_PROG_", "BPF_CGROUP_", "BPF_DEVCG_", "IOPRIO_", "MPOL_"),
     *("NLMSGERR_", "RT_SCOPE_", "RT_TABLE_", "IFLA_", "IFA_", "RTA_", "RTN_"),
-    *("IN6_ADDR_GEN_MODE_", "VETH_INFO_"),
+    *(
+        "IN6_ADDR_GEN_MODE_",
+        "VETH_INFO_",
+        "NF_INET_",
+        "NFPROTO_",
+        "NFNL_BATCH_",
+        "NFT_MSG_",
+        "NFTA_",
+        "IPCTNL_",
+        "CTA_",
+    ),
 )
 # Younger than the headers of the oldest system that the tests run on (Debian 12: Linux 6.1).
 SINCE = {
@@ -65,13 +79,14 @@ SINCE = {
 # The kernel's header calls it SCHED_NORMAL, and comments SCHED_ISO out.
 OTHER_NAMES = {"SCHED_OTHER": "SCHED_NORMAL", "SCHED_ISO": "SCHED_BATCH + 1"}
 FULL_WORD = 2**64
+ALL = vars(constants) | vars(netfilter_constants)
 
 
 def names_of(header: str) -> list[str]:
     """The constants that a header has to answer for: each belongs to the longest family that begins its name."""
     families = {family: at for at, listed in FAMILIES.items() for family in listed.split()}
     names = []
-    for name, value in vars(constants).items():
+    for name, value in ALL.items():
         if type(value) is int and not name.startswith("SYS_"):
             known = [family for family in families if name.startswith(family)]
             assert known, f"{name}: no header is named for it in this test"
@@ -96,7 +111,7 @@ def test_constants_are_those_of_the_header(header: str, tmp_path: Path) -> None:
         if name.startswith(ENUMERATORS) and SINCE.get(name, (0, 0)) > version:
             del asked[name]  # it could not be compiled
     said = headers.values(tmp_path, header.split(), asked)
-    assert said == {name: getattr(constants, name) % FULL_WORD for name in said}
+    assert said == {name: ALL[name] % FULL_WORD for name in said}
     absent = set(names) - said.keys()
     assert all(SINCE.get(name, (0, 0)) > version for name in absent), absent
 

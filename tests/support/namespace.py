@@ -9,9 +9,11 @@ import contextlib
 import ctypes
 import json
 import os
+import select
 import shlex
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,15 +78,9 @@ class Machine:
         except FileNotFoundError:
             return ""
 
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> contextlib.AbstractContextManager[None]:
         """This thread is in here meanwhile: a socket that it opens belongs to this network for good."""
-        with open("/proc/thread-self/ns/net") as home, open(self.path) as there:
-            _enter(there.fileno())
-            try:
-                yield
-            finally:
-                _enter(home.fileno())
+        return entered(self.path)
 
     def connect(self, address: str, port: int, *, udp: bool = False, source_port: int = 0) -> socket.socket:
         """A socket of this machine, connected. The caller closes it. Raises OSError as connect(2)."""
@@ -102,14 +98,7 @@ class Machine:
 
     def listen(self, address: str, port: int, *, udp: bool = False) -> socket.socket:
         """A socket of this machine that waits for others. The caller closes it."""
-        with self.entered():
-            opened = _socket_for(address, udp)
-        opened.settimeout(TIMEOUT)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((address, port))
-        if not udp:
-            opened.listen(16)
-        return opened
+        return listen(self.path, address, port, udp=udp)
 
     def ask(self, address: str, port: int, text: str = "", *, udp: bool = False) -> str:
         """Connect, send `text`, and return all that comes back (of UDP: one datagram). Raises OSError."""
@@ -137,6 +126,65 @@ class Machine:
                 return True
         except OSError:
             return False
+
+
+class Servers:
+    """Who comes to a port, by TCP or UDP, by IPv4 or IPv6, is told a name, and the address that it is seen to have."""
+
+    def __init__(self, namespace: str, port: int, name: str) -> None:
+        self._name = name
+        self._listed = [listen(namespace, "::", port), listen(namespace, "::", port, udp=True)]
+        self._stop, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+
+    def close(self) -> None:
+        """No more answers."""
+        self._stop.close()
+        self._thread.join()
+        for each in (*self._listed, self._stopped):
+            each.close()
+
+    def _answer(self) -> None:
+        while True:
+            ready, _, _ = select.select([*self._listed, self._stopped], [], [])
+            if self._stopped in ready:
+                return
+            for server in ready:
+                if server.type == socket.SOCK_STREAM:
+                    client, peer = server.accept()
+                    with client:
+                        client.recv(100)
+                        client.sendall(self._told(peer))
+                else:
+                    _, peer = server.recvfrom(100)
+                    server.sendto(self._told(peer), peer)
+
+    def _told(self, peer: tuple[str, int]) -> bytes:
+        return f"{self._name} {peer[0].removeprefix('::ffff:')}".encode()
+
+
+@contextlib.contextmanager
+def entered(namespace: str) -> Iterator[None]:
+    """This thread is in a network namespace meanwhile, given as a path."""
+    with open("/proc/thread-self/ns/net") as home, open(namespace) as there:
+        _enter(there.fileno())
+        try:
+            yield
+        finally:
+            _enter(home.fileno())
+
+
+def listen(namespace: str, address: str, port: int, *, udp: bool = False) -> socket.socket:
+    """A socket of a network namespace that waits for others. The caller closes it."""
+    with entered(namespace):
+        opened = _socket_for(address, udp)
+    opened.settimeout(TIMEOUT)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened.bind((address, port))
+    if not udp:
+        opened.listen(16)
+    return opened
 
 
 def in_namespace_of(pid: int, *words: str) -> str:

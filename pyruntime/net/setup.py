@@ -1,0 +1,91 @@
+"""What a network takes on the host once a boot: rules, forwarding, a bridge that loopback addresses may use.
+
+Not on the way of a start: it runs nft(8), and imports what that takes.
+"""
+
+from __future__ import annotations
+
+from _socket import AF_INET6, inet_ntop
+
+from pyruntime import report
+from pyruntime.linux import proc
+from pyruntime.linux.netfilter_constants import NFPROTO_IPV4
+from pyruntime.net import forwarding, nft, ruleset, sysctl
+from pyruntime.net.firewall import ROUTE_LOCALNET
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyruntime.linux.nftables import Nftables
+    from pyruntime.net.types import Network
+
+_TRIE_MAX = 64 << 20  # bytes of /proc/net/fib_trie, which has all routes
+
+
+def make(network: Network, nftables: Nftables) -> None:
+    """Make the rules, unless another network has them made, and the network an element of them. Then let it forward.
+
+    Raises Error: there is no nft, or it refuses; KernelError.
+    """
+    closed = forwarding.closed_for(network)
+    forward = nftables.chain("forward")
+    elements = ruleset.network_rules(network, closed)
+    if forward is not None and forward.rules:
+        nft.apply(elements)
+    else:
+        _apply_base(elements)
+    forwarding.turn_on(network, closed)
+    sysctl.write(ROUTE_LOCALNET.format(network["bridge"]), "1")
+    forwarding.warn_of_drops(network, nftables)
+
+
+def remove(network: Network, nftables: Nftables) -> None:
+    """Take a network out of the rules; if it is the last one, remove the table. Raises Error, KernelError."""
+    key = network["bridge"].encode()
+    while True:
+        generation = nftables.generation()
+        if any(bridge.rstrip(b"\0") != key for _, bridge, _ in nftables.elements("bridges")):
+            nft.apply(ruleset.removal_rules(network))
+            return
+        closed = [4 if version[0] == NFPROTO_IPV4 else 6 for _, version, _ in nftables.elements("closed")]
+        if nftables.remove_table(generation):
+            forwarding.turn_off(closed, nftables)
+            return
+
+
+def list_addresses() -> None:
+    """Tell the rules which addresses are this host's now, where they can't ask. Raises Error, OSError."""
+    nft.apply(ruleset.local_rules(_local_addresses()))
+
+
+def _apply_base(elements: str) -> None:
+    """With `fib`, if the kernel has it: there is no other way to find out than to try."""
+    try:
+        nft.apply(ruleset.base_rules() + elements)
+    except nft.NftError as error:
+        nft.apply(ruleset.base_rules(_local_addresses()) + elements)
+        report.warn(
+            "this kernel's nftables can't tell its own addresses (CONFIG_NFT_FIB_INET): published ports are reached at "
+            f"those that the host has when a port is published, not at later ones: {error}"
+        )
+
+
+def _local_addresses() -> Iterator[str]:
+    """The addresses and subnets that are this host's own, 127.0.0.0/8 among them, of both versions.
+
+    From /proc/net/fib_trie, where each address is followed by how it is routed ("/32 host LOCAL"), and proc_net(5).
+    """
+    address = ""
+    for line in proc.read_file("/proc/net/fib_trie", _TRIE_MAX).decode().splitlines():
+        words = line.split()
+        if words[0] == "|--":
+            address = words[1]
+        elif words[1:] == ["host", "LOCAL"]:
+            yield address + words[0]
+    try:
+        table = proc.read_file("/proc/net/if_inet6", _TRIE_MAX).decode()
+    except FileNotFoundError:  # no IPv6 in this kernel
+        return
+    for line in table.splitlines():
+        yield inet_ntop(AF_INET6, bytes.fromhex(line.split()[0]))
