@@ -101,7 +101,10 @@ def withdraw(endpoint: Endpoint) -> None:
 
 def remove(network: Network) -> None:
     """Take the rules of a network away, and with the last network all of ours. Raises Error, KernelError."""
-    nftables = _open()
+    try:
+        nftables = _open()
+    except UnsupportedError:  # then it never had any
+        return
     try:
         if nftables.find(_bridge(network)) is not None:
             from pyruntime.net import setup
