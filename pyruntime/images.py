@@ -13,6 +13,7 @@ from marshal import loads
 def load_image(name: str) -> None:
     """Load modules that few configs need from their image (cli/image.py), if we come from one ourselves.
 
+    Those that are here already, from another image, stay as they are.
     Without one they are imported as ever, which takes three times as long.
     """
     if __spec__ is not None:
@@ -26,4 +27,5 @@ def load_image(name: str) -> None:
             posix.close(fd)
     except (OSError, EOFError, TypeError, ValueError):
         return
-    exec(boot, {"library": package_path.rpartition("/")[0], "modules": modules, "sys": sys})
+    missing = [module for module in modules if module[0] not in sys.modules]
+    exec(boot, {"library": package_path.rpartition("/")[0], "modules": missing, "sys": sys})

@@ -47,10 +47,13 @@ EXEC = (
 )
 # Images of their own for what few containers need (images.py): whoever does not use it does not load it. Each comes on
 # top of one of those above: (which, what else).
+_NETWORK = ("pyruntime.networking", "pyruntime.net.connect", "pyruntime.net.bridge", "pyruntime.net.firewall")
+_DISCONNECT = ("pyruntime.net.connect", "pyruntime.linux.netlink")
 EXTRA = {
     "seccomp": (LAUNCH, ("pyruntime.plan.seccomp", "pyruntime.launch.seccomp")),
-    "network": (LAUNCH, ("pyruntime.networking", "pyruntime.net.connect", "pyruntime.net.bridge")),
-    "disconnect": (CONTROL, ("pyruntime.net.connect", "pyruntime.linux.netlink")),
+    "network": (LAUNCH, _NETWORK),
+    "disconnect": (CONTROL, _DISCONNECT),
+    "publish": ((*CONTROL, *_DISCONNECT), ("pyruntime.net.publishing",)),
 }
 
 # Run by the launcher with `modules` as its data: [(name, whether it is a package, its code)].

@@ -11,7 +11,7 @@ from typing import TypedDict
 from pyruntime.errors import StateError
 from pyruntime.linux import constants as c
 from pyruntime.linux.netlink import Netlink, address_text
-from pyruntime.net import definitions, firewall
+from pyruntime.net import definitions, firewall, publishing
 from pyruntime.net.leases import LeaseFile, boot_id
 from pyruntime.net.networks import Networks
 
@@ -106,7 +106,7 @@ def _remove(networks: Networks, host: Netlink, network: Network) -> None:
     leases = LeaseFile(networks, name)
     for former in leases.take_stale():
         host.remove(former["interface"])
-        firewall.withdraw(former)
+        publishing.withdraw(former)
     if leases.endpoints:
         ids = ", ".join(lease["id"] for lease in leases.endpoints[:3])
         more = f" and {len(leases.endpoints) - 3} more" if leases.endpoints[3:] else ""

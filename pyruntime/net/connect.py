@@ -20,13 +20,16 @@ from __future__ import annotations
 import posix
 
 from pyruntime.errors import Error, UsageError
+from pyruntime.images import load_image
 from pyruntime.linux.netlink import Netlink
-from pyruntime.net import firewall, names, ports
+from pyruntime.net import names
 from pyruntime.net.leases import LeaseFile, boot_id
 from pyruntime.net.networks import Networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from pyruntime.linux.netlink import Link
     from pyruntime.net.types import Attachment, Endpoint, Network
 
@@ -65,7 +68,7 @@ def disconnect(root_path: str, id: str, attachment: Attachment) -> None:
         taken = leases.take(id)
         here = [lease for lease in taken if lease["bootId"] == boot_id()]
         for lease in here:
-            firewall.withdraw(lease)
+            _withdraw(lease)
         if taken:
             leases.save()
             names.tell_all(root_path, leases.endpoints)
@@ -90,13 +93,13 @@ def _pull(interface: str) -> None:
 
 def _take_lease(networks: Networks, host: Netlink, id: str, attachment: Attachment) -> tuple[Network, Link, Endpoint]:
     """The network, its bridge, which is up, and the container's lease, written. The caller holds the lock."""
-    from pyruntime.net import bridge
+    from pyruntime.net import bridge, firewall
 
     network = _network(networks, host, attachment["name"])
     leases = LeaseFile(networks, network["name"])
     for former in leases.take_stale(id):
         host.remove(former["interface"])
-        firewall.withdraw(former)
+        _withdraw(former)
     link = bridge.bring_up(host, network, leases.endpoints)
     firewall.prepare(network, leases.endpoints)
     try:
@@ -109,7 +112,8 @@ def _take_lease(networks: Networks, host: Netlink, id: str, attachment: Attachme
     leases.save()
     attachment["endpoint"] = endpoint
     names.tell_all(networks.root_path, leases.endpoints)
-    firewall.publish(endpoint)
+    if endpoint["ports"]:
+        _publishing().publish(endpoint)
     return network, link, endpoint
 
 
@@ -120,13 +124,27 @@ def _refuse_taken_ports(networks: Networks, leases: LeaseFile, endpoint: Endpoin
         if name != endpoint["network"]:
             there = LeaseFile(networks, name)
             for former in there.take_stale():
-                firewall.withdraw(former)
+                _withdraw(former)
             others = others + there.endpoints
     try:
-        ports.refuse_taken(endpoint, others)
+        _publishing().ports.refuse_taken(endpoint, others)
     except Error as error:
         error.where = error.where or "--publish"
         raise
+
+
+def _withdraw(lease: Endpoint) -> None:
+    """Take back the ports of a container from this boot."""
+    if lease["ports"]:
+        _publishing().withdraw(lease)
+
+
+def _publishing() -> ModuleType:
+    """publishing.py, imported only for containers that have ports."""
+    load_image("publish")
+    from pyruntime.net import publishing
+
+    return publishing
 
 
 def _network(networks: Networks, host: Netlink, name: str) -> Network:

@@ -15,10 +15,10 @@ from pyruntime.net.firewall import ROUTE_LOCALNET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pyruntime.linux.nftables import Nftables
-    from pyruntime.net.types import Network
+    from pyruntime.net.types import Endpoint, Network
 
 _TRIE_MAX = 64 << 20  # bytes of /proc/net/fib_trie, which has all routes
 
@@ -38,6 +38,16 @@ def make(network: Network, nftables: Nftables) -> None:
     forwarding.turn_on(network, closed)
     sysctl.write(ROUTE_LOCALNET.format(network["bridge"]), "1")
     forwarding.warn_of_drops(network, nftables)
+
+
+def publish_again(endpoints: Iterable[Endpoint], nftables: Nftables) -> None:
+    """Publish the ports of containers that are not published: somebody has flushed the maps. Raises KernelError."""
+    published = [endpoint for endpoint in endpoints if endpoint["ports"]]
+    if published:
+        from pyruntime.net import ports
+
+        listed = [element for endpoint in published for element in ports.elements(endpoint)]
+        nftables.add([element for element in listed if nftables.find(element) is None])
 
 
 def remove(network: Network, nftables: Nftables) -> None:

@@ -19,7 +19,7 @@ import pytest
 from pyruntime import report
 from pyruntime.errors import Error, KernelError, StateError, UnsupportedError
 from pyruntime.linux.nftables import Nftables
-from pyruntime.net import firewall, nft, ports, ruleset
+from pyruntime.net import firewall, nft, ports, publishing, ruleset
 from pyruntime.net.types import Endpoint, Network, Port
 from tests.net.conftest import HOST, HOST6, OUTSIDE, OUTSIDE6, published
 from tests.support.namespace import Machine, Servers
@@ -111,7 +111,7 @@ def boxes(host: Machine, machines: Callable[[str], Machine]) -> Iterator[Boxes]:
         box.serve(inside)
         with host.entered():
             firewall.prepare(network)
-            firewall.publish(box.endpoint)
+            publishing.publish(box.endpoint)
         return box
 
     yield make
@@ -121,15 +121,14 @@ def boxes(host: Machine, machines: Callable[[str], Machine]) -> Iterator[Boxes]:
 
 
 def bridge_up(host: Machine, network: Network) -> None:
-    host.ip("link", "add", network["bridge"], "type", "bridge")
-    for subnet in network["subnets"]:
-        length = 64 if ":" in subnet["gateway"] else 24
-        host.ip("address", "add", f"{subnet['gateway']}/{length}", "dev", network["bridge"], *nodad(subnet["gateway"]))
-    host.ip("link", "set", network["bridge"], "up")
-
-
-def nodad(address: str) -> list[str]:
-    return ["nodad"] if ":" in address else []
+    """With a link-local address that counts at once: without one the kernel asks for no neighbour's (nodad)."""
+    bridge = network["bridge"]
+    host.ip("link", "add", bridge, "type", "bridge")
+    host.ip("link", "set", bridge, "address", "02:50:0a:59:00:01", "addrgenmode", "none")
+    host.ip("link", "set", bridge, "up")
+    for address in (*(subnet["gateway"] for subnet in network["subnets"]), "fe80::50:aff:fe59:1"):
+        length = ("/64", "nodad") if ":" in address else ("/24",)
+        host.ip("address", "add", address + length[0], "dev", bridge, *length[1:])
 
 
 @pytest.fixture(autouse=True)
@@ -307,7 +306,7 @@ class TestFlows:
             client.send(b"?")
             assert client.recv(100).startswith(b"box0")
             with host.entered():
-                firewall.withdraw(former.endpoint)
+                publishing.withdraw(former.endpoint)
             boxes("5353/udp", inside=53)
             client.send(b"?")
             assert client.recv(100).startswith(b"box1")
@@ -347,7 +346,7 @@ class TestOthersRules:
         box = boxes("8080", "127.0.0.1-53/udp")
         assert host.rules() != before
         with host.entered():
-            firewall.withdraw(box.endpoint)
+            publishing.withdraw(box.endpoint)
             firewall.remove(NETWORK)
         assert host.rules() == before
 
@@ -410,7 +409,7 @@ class TestRepair:
         monkeypatch.setattr(nft, "apply", None)
         box = boxes("8081")
         with host.entered():
-            firewall.withdraw(box.endpoint)
+            publishing.withdraw(box.endpoint)
 
 
 class TestForwarding:
@@ -493,11 +492,11 @@ class TestTaken:
         second = endpoint(*first.endpoint["ports"])
         before = published(host)
         with host.entered(), pytest.raises(StateError) as caught:
-            firewall.publish(endpoint(port("8090", 80), port("8081/udp", 80)))
+            publishing.publish(endpoint(port("8090", 80), port("8081/udp", 80)))
         assert "the port 8081/udp is taken: 10.89.0.2:80 has it" in str(caught.value)
         assert published(host) == before
         with host.entered():
-            firewall.withdraw(second)
+            publishing.withdraw(second)
         assert published(host) == before
 
 
@@ -506,8 +505,8 @@ class TestWithdrawn:
         box = boxes("8080", "8080/udp", "127.0.0.1-8081", f"{HOST6}-8082")
         assert len(published(host)) == 6
         with host.entered():
-            firewall.withdraw(box.endpoint)
-            firewall.withdraw(box.endpoint)
+            publishing.withdraw(box.endpoint)
+            publishing.withdraw(box.endpoint)
         assert published(host) == []
         assert not outside.reaches(HOST, 8080, within=0.2)
 
@@ -517,14 +516,14 @@ class TestWithdrawn:
         assert len(published(host)) == 2 * 21504
         assert outside.ask(HOST, 65535 - (65535 - 1024) % 3).startswith("box0 ")
         with host.entered():
-            firewall.withdraw(box.endpoint)
+            publishing.withdraw(box.endpoint)
         assert published(host) == []
 
     def test_after_the_rules_were_flushed(self, boxes: Boxes, host: Machine) -> None:
         box = boxes("8080")
         host.run("nft", "flush", "ruleset")
         with host.entered():
-            firewall.withdraw(box.endpoint)
+            publishing.withdraw(box.endpoint)
             firewall.remove(NETWORK)
         assert host.rules() == ""
 

@@ -238,20 +238,35 @@ def test_a_filter_comes_from_an_image_of_its_own(command: Command, container: st
         assert command.modules & ours == (ours if seccomp else set())
 
 
-NETWORK_IMAGE = {"pyruntime.networking", "pyruntime.plan.network", "pyruntime.net.connect", "pyruntime.net.bridge"}
+NETWORK_IMAGE = {
+    *("pyruntime.networking", "pyruntime.plan.network", "pyruntime.net.connect", "pyruntime.net.bridge"),
+    "pyruntime.net.firewall",
+}
+PORTS_IMAGE = {"pyruntime.net.publishing", "pyruntime.net.ports", "pyruntime.linux.conntrack"}
+# What the first use of a network in a boot takes, and no other: to define it, to make its bridge and its rules.
+ONCE = {
+    "pyruntime.linux.program",
+    *(f"pyruntime.net.{name}" for name in ("definitions", "forwarding", "nft", "ruleset", "setup")),
+}
 
 
-@pytest.mark.needs("root", "busybox", "cgroup2", "bridge")
+@pytest.mark.needs("root", "busybox", "cgroup2", "bridge", "nft")
 def test_a_network_comes_from_an_image_of_its_own(command: Command, container: str, tmp_path: Path) -> None:
-    """In a network namespace of the test's own. Only the making of the default network is read from a file, once."""
-    command.prefix = ["unshare", "--net"]
+    """In a network namespace of the test's own, whose host forwards packets already."""
+    forward = "echo 1 > /proc/sys/net/ipv4/ip_forward && echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"
+    command.prefix = ["unshare", "--net", "sh", "-c", f'{forward} && exec "$@"', "sh"]
     path = bundle(tmp_path, "true")
-    for flags, files in (((), set()), (("--net", "bridge"), {"pyruntime.net.definitions"})):
+    bridge = ("--net", "bridge")
+    for flags, files, parts in (
+        ((), set(), set()),
+        (bridge, ONCE, NETWORK_IMAGE),
+        ((*bridge, "-p", "8080:80"), ONCE, NETWORK_IMAGE | PORTS_IMAGE),
+    ):
         done = command("run", *flags, "-b", str(path), container)
         assert (done.returncode, done.stderr) == (0, "")
         assert command.from_files == files
         assert not command.modules & HEAVY
-        assert command.modules & NETWORK_IMAGE == (NETWORK_IMAGE if flags else set())
+        assert command.modules & (NETWORK_IMAGE | PORTS_IMAGE) == parts
 
 
 def test_leaving_a_network_runs_from_an_image_of_its_own(alone: Command, bare: set[str]) -> None:

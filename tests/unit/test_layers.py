@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "plan": ("errors", "report", "spec.types", "spec.validate", "linux.constants", "linux.caps"),
     "state": ("errors", "report", "jsontext", "linux"),
     "cgroup": ("errors", "report", "linux"),
-    "net": ("errors", "report", "jsontext", "linux"),
+    "net": ("errors", "report", "images", "jsontext", "linux"),
     "launch": ("errors", "report", "jsontext", "linux", "plan", "cgroup"),
     "caller": ("errors", "launch.console"),
     "images": (),
