@@ -20,7 +20,7 @@ import pytest
 
 from pyruntime.errors import KernelError, UnsupportedError
 from pyruntime.launch import exeseal
-from pyruntime.launch.sync import FILTER_FAILED, hop_error
+from pyruntime.launch.sync import CLONE_FAILED, FILTER_FAILED, TERMINAL_FAILED, hop_error
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 
@@ -78,6 +78,7 @@ class Hop:
         listen_fd: int = -1,
         report_fd: int = -1,
         uid: int = -1,
+        enter: int = exeseal.STAY,
     ) -> None:
         """Fork and hop. The descriptors are those that the hop is told of; no other but stdio is inherited."""
         assert not self.pid
@@ -88,21 +89,32 @@ class Hop:
             try:
                 os.dup2(theirs_in, 0)
                 os.dup2(theirs_out, 1)
-                self._become(program, args, env or [], listen_fd, report_fd, uid)
+                self._become(program, args, env or [], listen_fd, report_fd, uid, enter)
             finally:
                 os._exit(99)
         os.close(theirs_in)
         os.close(theirs_out)
 
     def _become(
-        self, program: str, args: list[bytes], env: list[bytes], listen_fd: int, report_fd: int, uid: int
+        self,
+        program: str,
+        args: list[bytes],
+        env: list[bytes],
+        listen_fd: int,
+        report_fd: int,
+        uid: int,
+        enter: int,
     ) -> None:
         if self.emulated:
             path = self.folder / "hop"
-            path.write_bytes(exeseal.image(listen_fd, report_fd, "aarch64"))
+            # The emulator knows no CLONE_PARENT: without it the child is an orphan, which comes to us.
+            with_parent, without = bytes.fromhex("200290d2"), bytes.fromhex("200280d2")  # mov x0, #0x8011 and #0x11
+            image = exeseal.image(listen_fd, report_fd, "aarch64", enter=enter)
+            assert image.count(with_parent) == 1
+            path.write_bytes(image.replace(with_parent, without))
             path.chmod(0o755)
         else:
-            hop_fd = exeseal.sealed(listen_fd, report_fd)
+            hop_fd = exeseal.sealed(listen_fd, report_fd, enter=enter)
         syscalls.close_range(3, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
         os.set_inheritable(report_fd if listen_fd < 0 else listen_fd, True)
         if uid >= 0:
@@ -355,6 +367,130 @@ def test_a_script_whose_interpreter_is_the_hop_ends(tmp_path: Path, report: tupl
         assert hop.wait() == 1
     finally:
         hop.close()
+
+
+@pytest.fixture
+def subreaper() -> Iterator[None]:
+    """Orphans of this process's children become its own children."""
+    syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 1)
+    yield
+    syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 0)
+
+
+@pytest.fixture
+def channel() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The parent's end and the hop's, as sync.channel_pair makes them."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(PATIENCE)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.mark.usefixtures("subreaper")
+class TestEntering:
+    """`exec`: the hop's child is what executes the program, when it is told to."""
+
+    def enter(
+        self, hop: Hop, channel: tuple[socket.socket, socket.socket], *args: bytes, enter: int = exeseal.ENTER
+    ) -> int:
+        """Have it executed as far as the parent's word. Returns the pid of the child, which is ours."""
+        ours, theirs = channel
+        hop.start("/bin/sh", [b"sh", b"-c", *args], report_fd=theirs.fileno(), enter=enter)
+        theirs.close()
+        pid = int.from_bytes(ours.recv(100), "little")
+        assert hop.wait() == 1  # the one that has cloned it ends
+        hop.pid = pid  # CLONE_PARENT: we can wait for it
+        return pid
+
+    def test_a_sibling_executes_the_program(self, hop: Hop, channel: tuple[socket.socket, socket.socket]) -> None:
+        pid = self.enter(hop, channel, b"echo $$; /bin/cat /proc/$$/stat; exit 7")
+        channel[0].send(b"go")
+        assert channel[0].recv(100) == b""
+        told, stat = hop.output().decode().splitlines()
+        assert int(told) == pid
+        fields = stat.rpartition(")")[2].split()
+        assert (int(fields[2]), int(fields[3])) == (pid, pid), "it leads no process group and session"
+        hop.stdin, closed = os.pipe()
+        os.close(closed)
+        assert hop.wait() == 7
+
+    def test_it_waits_for_the_word(self, hop: Hop, channel: tuple[socket.socket, socket.socket]) -> None:
+        self.enter(hop, channel, b"echo started")
+        assert not select.select([hop.stdout], [], [], 0.2)[0], "it did not wait"
+        channel[0].send(b"go")
+        assert hop.output() == b"started\n"
+
+    def test_it_ends_with_who_has_the_word(self, hop: Hop, channel: tuple[socket.socket, socket.socket]) -> None:
+        self.enter(hop, channel, b"echo started")
+        channel[0].close()
+        assert hop.output() == b""
+
+    def test_it_is_in_the_pid_namespace_that_was_joined(self, channel: tuple[socket.socket, socket.socket]) -> None:
+        ours, theirs = channel
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                syscalls.unshare(c.CLONE_NEWUSER | c.CLONE_NEWPID)
+                hop_fd = exeseal.sealed(-1, theirs.fileno(), enter=exeseal.ENTER)
+                theirs.set_inheritable(True)
+                os.dup2(writer, 1)
+                exeseal.execute(hop_fd, "/bin/sh", [b"sh", b"-c", b"echo $$"], [])
+            finally:
+                os._exit(99)
+        theirs.close()
+        os.close(writer)
+        told = ours.recv(100)
+        child = int.from_bytes(told, "little")
+        assert told[-1] == 0, hop_error(told, "sh")
+        ours.send(b"go")
+        os.waitpid(pid, 0)
+        os.waitpid(child, 0)
+        with os.fdopen(reader) as output:
+            assert output.read() == "1\n"
+
+    def test_a_clone_that_fails_is_told_apart(self, hop: Hop, channel: tuple[socket.socket, socket.socket]) -> None:
+        """A process that was to be the first of a PID namespace has ended: there can be no second."""
+        ours, theirs = channel
+        pid = os.fork()
+        if pid == 0:
+            try:
+                syscalls.unshare(c.CLONE_NEWUSER | c.CLONE_NEWPID)
+                first = os.fork()
+                if first == 0:
+                    os._exit(0)
+                os.waitpid(first, 0)
+                hop_fd = exeseal.sealed(-1, theirs.fileno(), enter=exeseal.ENTER)
+                theirs.set_inheritable(True)
+                exeseal.execute(hop_fd, "/bin/true", [b"true"], [])
+            finally:
+                os._exit(99)
+        theirs.close()
+        told = ours.recv(100)
+        os.waitpid(pid, 0)
+        assert told == minus(CLONE_FAILED + errno.ENOMEM)
+        error = hop_error(told, "/bin/true")
+        assert (error.errno, error.call) == (errno.ENOMEM, "clone(CLONE_PARENT)")
+        assert "no init any more" in error.hint
+
+    def test_a_stdin_that_is_no_terminal_is_told_apart(
+        self, hop: Hop, channel: tuple[socket.socket, socket.socket]
+    ) -> None:
+        self.enter(hop, channel, b"echo started", enter=exeseal.ENTER_WITH_TERMINAL)
+        told = channel[0].recv(100)
+        assert told == minus(TERMINAL_FAILED + errno.ENOTTY)
+        assert hop_error(told, "sh").call == "ioctl(0, TIOCSCTTY)"
+        assert hop.output() == b""
+
+    def test_why_not_is_reported(self, hop: Hop, channel: tuple[socket.socket, socket.socket]) -> None:
+        ours, theirs = channel
+        hop.start("/nowhere", [b"x"], report_fd=theirs.fileno(), enter=exeseal.ENTER)
+        theirs.close()
+        pid = int.from_bytes(ours.recv(100), "little")
+        hop.wait()
+        hop.pid = pid
+        ours.send(b"go")
+        assert ours.recv(100) == minus(errno.ENOENT)
 
 
 # Classic BPF that has one answer to every call.
