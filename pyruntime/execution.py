@@ -13,6 +13,7 @@ from pyruntime import report
 from pyruntime.caller import CallerOptions, send_pidfd, write_pid_file
 from pyruntime.cgroup.joining import below, start_below, start_in
 from pyruntime.errors import Error, KernelError, ProtocolError, StateError, UnsupportedError, UsageError
+from pyruntime.launch import affinity  # noqa: F401  # performs what config.json says of CPUs
 from pyruntime.launch.exeseal import NO_FILTER
 from pyruntime.launch.handle import Child, fate
 from pyruntime.launch.join import Entry, enter_container
@@ -24,7 +25,7 @@ from pyruntime.linux.caps import last_cap
 from pyruntime.linux.clone import clone3
 from pyruntime.plan.join import build
 from pyruntime.plan.process import LimitResource
-from pyruntime.plan.step import PARENT
+from pyruntime.plan.step import CGROUP, PARENT
 from pyruntime.spec.execution import Wanted, from_file, from_object, from_options
 from pyruntime.spec.load import parse
 from pyruntime.state.status import open_init, status
@@ -227,7 +228,10 @@ class Execution:
         import_performers(self.plan)
         ours, theirs = channel_pair()
         ours.program = self.wanted.spec["process"]["args"][0]
+        placing = self.plan.phase(CGROUP)
+        cpus = posix.sched_getaffinity(0) if placing else set()
         try:
+            perform(placing, None)
             pid, pidfd = self._clone()
             if pid == 0:
                 ours.close()
@@ -236,6 +240,8 @@ class Execution:
             ours.close()
             raise
         finally:
+            if placing:
+                posix.sched_setaffinity(0, cpus)
             theirs.close()
             if entry.console_fd >= 0:
                 posix.close(entry.console_fd)

@@ -269,6 +269,7 @@ _HINTS = {
     "prctl EPERM": "dropping from the bounding set needs CAP_SETPCAP; raising an ambient capability needs it in the "
     "permitted and the inheritable set",
     "prlimit EPERM": "a hard limit is raised only with CAP_SYS_RESOURCE on the host, RLIMIT_NOFILE to fs.nr_open",
+    "sched_setaffinity EINVAL": "none of the CPUs is there, or none is allowed by the cgroup's cpuset.cpus",
     "sched_setattr EBUSY": "no room for more SCHED_DEADLINE: runtime/period of all such processes exceed what is left",
     "sched_setattr EINVAL": "a policy that this kernel lacks, a priority that the policy does not take (1 to 99 for "
     "SCHED_FIFO and SCHED_RR), or not 1024 ns <= runtime <= deadline <= period",

@@ -361,6 +361,7 @@ if MACHINE == "x86_64":
     SYS_umount2 = 166
     SYS_sethostname = 170
     SYS_setdomainname = 171
+    SYS_sched_setaffinity = 203
     SYS_set_mempolicy = 238
     SYS_keyctl = 250
     SYS_ioprio_set = 251
@@ -387,6 +388,7 @@ elif MACHINE in ("aarch64", "riscv64", "loongarch64"):
     SYS_capset = 91
     SYS_personality = 92
     SYS_unshare = 97
+    SYS_sched_setaffinity = 122
     SYS_setresuid = 147
     SYS_setresgid = 149
     SYS_setgroups = 159

@@ -56,6 +56,7 @@ from pyruntime.linux.constants import (
     SYS_pivot_root,
     SYS_prctl,
     SYS_prlimit64,
+    SYS_sched_setaffinity,
     SYS_sched_setattr,
     SYS_seccomp,
     SYS_set_mempolicy,
@@ -317,6 +318,16 @@ def sched_setattr(
 
 
 _SIZEOF_SCHED_ATTR = 56  # SCHED_ATTR_SIZE_VER1, of Linux 5.3
+
+
+def sched_setaffinity(pid: int, cpus: int) -> None:
+    """Let a process (0: this one) run on the CPUs of a mask alone; others do not count. See sched_setaffinity(2).
+
+    (posix.sched_setaffinity takes a list, which is long where it names every CPU that there could be.)
+    """
+    words = (cpus.bit_length() + 63) // 64
+    mask = buffer(cpus.to_bytes(words * 8, byteorder))
+    call(SYS_sched_setaffinity, pid, len(mask), mask)
 
 
 def ioprio_set(which: int, who: int, ioprio: int) -> None:

@@ -8,6 +8,7 @@ Read beside runc:libcontainer/init_linux.go:/^func setup(Scheduler|IOPriority|Me
 from __future__ import annotations
 
 from pyruntime.linux import constants as c
+from pyruntime.plan.numbers import members
 from pyruntime.plan.step import PARENT, PROCESS, ROOTFS, Step
 
 TYPE_CHECKING = False
@@ -190,13 +191,3 @@ def process_steps(spec: Spec) -> Iterator[Step]:
     if policy is not None:
         flags, nodes = tuple(policy.get("flags", ())), members(policy.get("nodes", ""))
         yield SetMemoryPolicy("config.json#/linux/memoryPolicy", policy["mode"], flags, nodes)
-
-
-def members(text: str) -> tuple[int, ...]:
-    """The numbers of a list such as "0-3,7" that spec.schema has found sound, in order and each once."""
-    found: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.strip(" \t").partition("-")
-        if first:
-            found.update(range(int(first), int(last or first) + 1))
-    return tuple(sorted(found))

@@ -7,14 +7,39 @@ that comes before the container's namespaces are entered.
 from __future__ import annotations
 
 from pyruntime.plan import process
+from pyruntime.plan.numbers import members
 from pyruntime.plan.rare import filter_steps, rare_steps
-from pyruntime.plan.step import PARENT, PROCESS, ROOTFS, Plan, Step
+from pyruntime.plan.step import CGROUP, PARENT, PROCESS, ROOTFS, Plan, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pyruntime.spec.types import Spec
+
+
+class StartOnCpus(Step):
+    """`process.execCPUAffinity.initial`: where the runtime runs while it makes the process (config.md#process)."""
+
+    phase = CGROUP
+    why = "the process shall not run anywhere else, not even before it is in the container's cgroup"
+
+    cpus: tuple[int, ...]
+
+    def text(self) -> str:
+        return f"start on the CPUs {_list(self.cpus)}"
+
+
+class PlaceOnCpus(Step):
+    """`process.execCPUAffinity.final` (sched_setaffinity(2)); without any of the two, the caller's must not leak in."""
+
+    phase = PARENT
+    why = "process.execCPUAffinity asks for it; otherwise all that the cgroup allows are as good"
+
+    cpus: tuple[int, ...]  # none: any
+
+    def text(self) -> str:
+        return f"let it run on the CPUs {_list(self.cpus)}" if self.cpus else "let it run on any CPU"
 
 
 class EnterNamespaces(Step):
@@ -58,6 +83,7 @@ def build(spec: Spec, id: str, kinds: dict[str, int], *, no_new_keyring: bool = 
     rare = rare_steps(spec)
     return Plan(
         [
+            *_affinity_steps(spec),
             *process.parent_steps(spec),
             *(step for step in rare if step.phase == PARENT),
             *(step for step in rare if step.phase == ROOTFS),
@@ -69,6 +95,20 @@ def build(spec: Spec, id: str, kinds: dict[str, int], *, no_new_keyring: bool = 
             process.execute_step(spec),
         ]
     )
+
+
+def _affinity_steps(spec: Spec) -> Iterator[Step]:
+    wanted = spec["process"].get("execCPUAffinity", {})
+    where = "config.json#/process/execCPUAffinity"
+    initial, final = members(wanted.get("initial", "")), members(wanted.get("final", ""))
+    if initial:
+        yield StartOnCpus(f"{where}/initial", initial)
+    if final or not initial:
+        yield PlaceOnCpus(f"{where}/final" if final else "", final)
+
+
+def _list(cpus: tuple[int, ...]) -> str:
+    return ", ".join(map(str, cpus))
 
 
 def _terminal_steps(spec: Spec) -> Iterator[Step]:

@@ -27,7 +27,7 @@ else:
         return value
 
 
-_PROCESS = "config.json#/process/"
+_PROCESS = "config.json#/process"
 _LAST_ID = 2**32 - 2  # 2**32 - 1 is the kernel's "leave it as it is"
 
 # What a file's process has from the container where it says nothing: runc's list, and what runc takes of it alone.
@@ -53,9 +53,13 @@ class Wanted:
         self.origins = origins
 
     def place(self, where: str) -> str:
-        """What a user knows a place of config.json by: "--user", "process.json#/args/0", or that place itself."""
-        key, slash, rest = where.removeprefix(_PROCESS).partition("/")
-        if where[: len(_PROCESS)] != _PROCESS or key not in self.origins:
+        """What a user knows a place of config.json by: "--user", "process.json#/args/0", or that place itself.
+
+        What the words of the command say is known by no place: "".
+        """
+        before, found, pointer = where.partition(_PROCESS)
+        key, slash, rest = pointer.removeprefix("/").partition("/")
+        if before or not found or key not in self.origins:
             return where
         origin = self.origins[key]
         return f"{origin}{slash}{rest}" if "#" in origin else origin
@@ -72,7 +76,7 @@ class Wanted:
 
 
 def from_file(spec: Spec, path: str) -> Wanted:
-    """The process that the JSON object in a file describes (config.md#process).
+    """The process that the JSON object in a file, or in a pipe, describes (config.md#process).
 
     Raises ConfigError if it is no file, too large, or no object, KernelError, UsageError for what is no path.
     """
@@ -82,12 +86,12 @@ def from_file(spec: Spec, path: str) -> Wanted:
         raise UsageError(f"{path!r} has a character that no file name can have", where="--process") from None
     except OSError as error:
         raise KernelError(f"open({path!r}, O_RDONLY)", error.errno or 0, where="--process") from None
-    return from_object(spec, parse_object(read_and_close(fd, path, path), path), path)
+    return from_object(spec, parse_object(read_and_close(fd, path, path, pipe=True), path), path)
 
 
 def from_object(spec: Spec, given: dict[str, Any], name: str) -> Wanted:
     """The process that an object describes; `name` is what messages call it."""
-    origins = {key: f"{name}#/{key}" for key in ("args", "cwd", *given)}
+    origins = {"": f"{name}#", **{key: f"{name}#/{key}" for key in given}}
     inherited: Any = {
         key: spec["process"][key]  # type: ignore[literal-required]
         for key in _INHERITED

@@ -29,7 +29,8 @@ SIZE_LIMIT = 16 << 20  # bytes. Real configs have 3 to 100 KB; runc has no limit
 # Not to block, so that a FIFO in the place of the file cannot hang the runtime.
 OPEN = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY
 
-_S_IFMT, _S_IFDIR, _S_IFREG = 0o170000, 0o040000, 0o100000  # inode(7); the module stat would cost an import
+# inode(7); the module stat would cost an import.
+_S_IFMT, _S_IFDIR, _S_IFREG, _S_IFIFO = 0o170000, 0o040000, 0o100000, 0o010000
 
 
 def load(bundle_path: str) -> tuple[Spec, bytes]:
@@ -94,11 +95,16 @@ def read(bundle_path: str) -> bytes:
     return read_and_close(config_fd, path, CONFIG_NAME)
 
 
-def read_and_close(config_fd: int, path: str, where: str) -> bytes:
-    """The bytes of the file, opened by OPEN. Raises ConfigError for what is no file or too large, KernelError."""
+def read_and_close(config_fd: int, path: str, where: str, *, pipe: bool = False) -> bytes:
+    """The bytes of the file, opened by OPEN; of a pipe, up to its end, where that is allowed.
+
+    Raises ConfigError for what is no file or too large, KernelError.
+    """
     try:
         status = posix.fstat(config_fd)
-        if status.st_mode & _S_IFMT != _S_IFREG:
+        if pipe and status.st_mode & _S_IFMT == _S_IFIFO:
+            posix.set_blocking(config_fd, True)
+        elif status.st_mode & _S_IFMT != _S_IFREG:
             kind = "a directory" if status.st_mode & _S_IFMT == _S_IFDIR else "a special file"
             raise ConfigError(f"{path!r} is {kind}, not a regular file", where=where)
         chunks, size = [], 0

@@ -563,7 +563,7 @@ def test_the_rich_config_has_every_kind_of_step() -> None:
     seen = {type(step) for spec in (config(), rich_config()) for step in plan(spec)}
     seen |= {type(step) for step in plan(rich_config(), network=select("bridge", [], "", {}))}
     elsewhere = {"CheckMemoryUsage", "WriteCgroupUnless", "WriteCgroupFirst"}  # in test_resources.py
-    elsewhere |= {"EnterNamespaces", "OpenTerminalInside"}  # in test_plan_join.py
+    elsewhere |= {"EnterNamespaces", "OpenTerminalInside", "PlaceOnCpus", "StartOnCpus"}  # in test_plan_join.py
     assert {kind.__name__ for kind in every_step_class() - seen} == elsewhere
 
 
