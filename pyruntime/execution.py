@@ -95,7 +95,18 @@ def execute(id: str, args: Sequence[str] = (), *, root: str, **options: Any) -> 
 class Execution:
     """One program that enters one container, until it is executed. What has been made, `undo` takes back."""
 
-    __slots__ = ("child", "foreground", "init_fd", "options", "pid_file_path", "plan", "record", "store", "wanted")
+    __slots__ = (
+        "child",
+        "foreground",
+        "init_fd",
+        "is_paused",
+        "options",
+        "pid_file_path",
+        "plan",
+        "record",
+        "store",
+        "wanted",
+    )
 
     def __init__(self, id: str, args: Sequence[str], root: str, options: Options) -> None:
         """Read, check and compile; nothing is made yet, but the descriptor of the container's init."""
@@ -115,12 +126,12 @@ class Execution:
 
     def make(self) -> None:
         """Do everything up to the program's execve, and let it."""
-        if not self.options.detach:
-            from pyruntime.launch.foreground import Foreground
-
-            self.foreground = Foreground(terminal=self.wanted.spec["process"].get("terminal", False))
+        if not self.is_paused:
+            self._come_to_the_foreground()
         self.child = child = self._start_stage(self._entry())
         self._serve_until_entered(child)
+        if self.is_paused:  # until now: a signal that came meanwhile meant us, who waited
+            self._come_to_the_foreground()
         _, late = self._parent_steps()
         perform(late, child)
         if self.foreground is not None and child.master_fd >= 0:
@@ -130,6 +141,14 @@ class Execution:
         word, _ = child.channel.receive()
         if word:
             raise ProtocolError(f"unexpected message {word!r}")
+
+    def _come_to_the_foreground(self) -> None:
+        """Take the signals that are meant for the program, unless we leave."""
+        if self.options.detach:
+            return
+        from pyruntime.launch.foreground import Foreground
+
+        self.foreground = Foreground(terminal=self.wanted.spec["process"].get("terminal", False))
 
     def stay(self) -> int:
         """Wait for the program in the foreground. Returns its exit status."""
@@ -168,7 +187,8 @@ class Execution:
             raise StateError("cannot exec in a container that is still being created", where=self.store.id)
         if state == "stopped":
             raise StateError("cannot exec in a stopped container", where=self.store.id)
-        if state == "paused" and not self.options.ignore_paused:
+        self.is_paused = state == "paused"
+        if self.is_paused and not self.options.ignore_paused:
             message = "cannot exec in a paused container (use --ignore-paused to override)"
             raise StateError(message, where=self.store.id)
 

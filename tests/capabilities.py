@@ -171,6 +171,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "bridge": functools.partial(attempt, "unshare", "--net", "ip", "link", "add", "type", "bridge"),
     "nft": functools.partial(attempt, "unshare", "--net", "nft", "add", "table", "inet", "probe"),
     "libseccomp": functools.partial(attempt, sys.executable, "-c", "import ctypes; ctypes.CDLL('libseccomp.so.2')"),
+    "keyrings": functools.partial(attempt, "cat", "/proc/keys"),
     "strace": functools.partial(attempt, "strace", "-o", "/dev/null", "true"),
     "vm": vm,
 }

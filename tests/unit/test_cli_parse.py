@@ -34,6 +34,18 @@ SHARED = [
     "create bundles/hello -- true",
     "start web",
     "state web",
+    "exec web ls -l /",
+    "exec -d web ls -d",
+    "exec web -- ls -- -x",
+    "exec -- web ls --help",
+    "exec -dt web sh",
+    "exec -e A=1 --env B=2 -eC=3 --env=D=4,5 web env",
+    "exec -g 1 -g 2 -u 1:2 -c CAP_KILL --cap CAP_CHOWN --cwd /tmp web id",
+    "exec --no-new-privs web true",
+    "exec -p process.json --detach --pid-file p --console-socket c --pidfd-socket f web",
+    "exec --cgroup a --cgroup b --ignore-paused --apparmor x --process-label y --preserve-fds 2 web true",
+    "exec web",
+    "exec web --",
     "kill web",
     "kill web KILL",
     "kill --all web 9",
@@ -104,6 +116,11 @@ WRONG = [
     "run --preserve-fds -1 web",
     "run --preserve-fds 1_0 web",
     "run --preserve-fds 2147483648 web",
+    "exec",
+    "exec -e",
+    "exec --env",
+    "exec --preserve-fds x web true",
+    "exec --nonsense web true",
     "list -f yaml",
     "list extra",
     "--log-format xml list",
@@ -152,6 +169,7 @@ def test_click_refuses_what_we_refuse(line: str) -> None:
         ("-root /r -debug state web", "--root /r --debug state web"),
         ("run -- web -- echo", "run web -- echo"),
         ("delete -force=1 web", "delete -f web"),
+        ("exec -env A=1 -e=B=2 web env", "exec -e A=1 -e B=2 web env"),
     ],
 )
 def test_spellings_of_go_mean_the_same(line: str, same_as: str) -> None:
@@ -181,6 +199,17 @@ def test_what_is_wrong_is_told(line: str, message: str) -> None:
 def test_a_value_may_look_like_an_option() -> None:
     call = parse(["run", "-b", "--", "web"])
     assert (call.options["bundle"], call.operands, call.args) == ("--", ["web"], None)
+
+
+def test_an_option_that_is_given_twice_is_a_list_of_its_own() -> None:
+    first, second = parse(["exec", "-e", "A=1", "-e", "", "web", "env"]), parse(["exec", "web", "env"])
+    assert (first.options["env"], second.options["env"]) == (["A=1", ""], [])
+
+
+def test_a_flag_may_be_left_to_config_json() -> None:
+    values = [parse(["exec", *words, "web", "ls"]).options["no_new_privs"] for words in
+              ([], ["--no-new-privs"], ["--no-new-privs=false"])]  # fmt: skip
+    assert values == [None, True, False]
 
 
 def test_an_empty_operand_is_an_operand() -> None:

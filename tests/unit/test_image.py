@@ -222,6 +222,20 @@ def test_a_run_in_the_foreground_from_the_image_alone(
     assert not alone.modules & HEAVY
 
 
+@pytest.mark.needs("root", "busybox", "cgroup2")
+def test_an_exec_from_the_image_alone(alone: Command, bare: set[str], container: str, tmp_path: Path) -> None:
+    assert alone("run", "-d", "-b", str(bundle(tmp_path, "sleep", "1000")), container).returncode == 0
+    for words, said in ((["exec"], "inside"), (["exec", "-d"], "")):
+        done = alone(*words, container, "/bin/busybox", "sh", "-c", f"echo {said}; exit 7")
+        assert (done.returncode, done.stderr) == (0 if "-d" in words else 7, ""), words
+        assert done.stdout.startswith(said)
+        assert alone.from_files == set()
+        assert not alone.modules & HEAVY
+        assert alone.modules - alone.ours() - bare <= CHEAP - {"__future__"} | {"_ctypes", "select"}
+        making = {"creation", "launch.rootfs", "launch.parent", "linux.bpf", "plan.mounts", "plan.namespaces"}
+        assert not alone.modules & {f"pyruntime.{name}" for name in making}
+
+
 @pytest.mark.needs("root", "busybox", "cgroup2", "libseccomp")
 def test_a_filter_comes_from_an_image_of_its_own(command: Command, container: str, tmp_path: Path) -> None:
     """Who has none loads nothing for it; who has a new one imports libseccomp's binding, from a file, once."""
@@ -288,7 +302,7 @@ def held(library: Path, name: str) -> list[tuple[str, bool, Any]]:
     return modules  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("name", ["control", "launch"])
+@pytest.mark.parametrize("name", ["control", "launch", "exec"])
 def test_what_an_image_holds(library: Path, name: str) -> None:
     modules = held(library, name)
     names = [module for module, _, _ in modules]
@@ -300,7 +314,7 @@ def test_what_an_image_holds(library: Path, name: str) -> None:
         assert code.co_filename == "<image>"
         assert "__future__" not in code.co_names
     making = {"pyruntime.creation", "pyruntime.launch.child", "pyruntime.linux.call", "pyruntime.plan.build"}
-    assert making & set(names) == (making if name == "launch" else set())
+    assert making & set(names) == {"launch": making, "exec": {"pyruntime.linux.call"}}.get(name, set())
 
 
 def test_each_image_is_the_smaller_ones_and_more(library: Path) -> None:

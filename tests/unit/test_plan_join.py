@@ -225,8 +225,8 @@ class TestFile:
 
     @pytest.mark.parametrize(
         ("content", "message"),
-        [(b"", "the text is empty"), (b"[]", "must hold a JSON object"), (b"{", "ends too early"), (b"\xff", "not UTF-8"),
-         (b" " * ((16 << 20) + 1), "larger than 16 MiB")],
+        [(b"", "the text is empty"), (b"[]", "must hold a JSON object"), (b"{", "ends too early"),
+         (b"\xff", "not UTF-8"), (b" " * ((16 << 20) + 1), "larger than 16 MiB")],
     )  # fmt: skip
     def test_what_is_no_object(self, tmp_path: Path, content: bytes, message: str) -> None:
         path = tmp_path / "p.json"
