@@ -97,6 +97,21 @@ def test_a_failing_start(poisoned: Container, break_it: Callable[[Container], ob
     assert_unmarked(poisoned)
 
 
+def test_an_exec(poisoned: Container) -> None:
+    poisoned.run_sleeping()
+    assert poisoned.exec_output("echo $HOME", "-u", "7", "-e", "LANG=de_DE.ISO-8859-1", "--cwd", "/tmp") == "/home/user"
+    for words, flags in (
+        (["/no/such"], []),
+        (["true"], ["--cwd", "/etc/passwd"]),
+        (["\udcff"], []),
+        (["/etc/passwd"], []),
+    ):
+        result = poisoned.exec(*words, flags=flags)
+        assert result.status != 0
+        assert "Traceback" not in result.stderr
+    assert_unmarked(poisoned)
+
+
 def test_the_bundle_and_the_callers_directory(container: Container) -> None:
     """A script's first sys.path entry, or the current directory, is a classic for planting modules."""
     mark = container.path / "mark"
