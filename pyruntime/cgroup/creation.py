@@ -26,18 +26,14 @@ _PATH_KEY = "config.json#/linux/cgroupsPath"
 def find_v2() -> str:
     """Where the cgroup v2 hierarchy is mounted: /sys/fs/cgroup, on hybrid hosts /sys/fs/cgroup/unified.
 
-    Raises UnsupportedError, with the remedy, where there is none. See cgroups(7), proc_pid_mountinfo(5).
+    Raises UnsupportedError, with the remedy, where there is none. See cgroups(7).
     """
     return _find_mount()[0]
 
 
 def _find_mount() -> tuple[str, str]:
     """The mount point, and the cgroup that is its root (as seen from our own cgroup namespace)."""
-    found: dict[str, str] = {}
-    for line in proc.read_file("/proc/self/mountinfo", 64 << 20).split(b"\n"):
-        if b" - cgroup2 " in line:
-            fields = line.split(b" ")
-            found[_unescape(fields[4])] = _unescape(fields[3])  # a later mount at the same place covers the earlier one
+    found = dict(proc.mounts("cgroup2"))  # a later mount at the same place covers the earlier one
     # By preference, not by order: what is mounted below /sys/fs/cgroup may be covered by a later mount on top of it.
     for path in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", *found):
         if path in found:
@@ -46,13 +42,6 @@ def _find_mount() -> tuple[str, str]:
         "no cgroup v2 hierarchy is mounted",
         hint="mount -t cgroup2 none /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1",
     )
-
-
-def _unescape(field: bytes) -> str:
-    """Undo the octal escapes of mountinfo: blank, tab, newline, and the backslash last."""
-    for code in (b"\\040", b"\\011", b"\\012", b"\\134"):
-        field = field.replace(code, bytes((int(code[1:], 8),)))
-    return field.decode(errors="surrogateescape")
 
 
 def cgroup_of(pid: int | str = "self") -> str:

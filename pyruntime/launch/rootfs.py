@@ -18,7 +18,7 @@ from pyruntime.launch import treecopy
 from pyruntime.launch.paths import O_PATH, Root, is_null, proc_fd
 from pyruntime.launch.perform import performs
 from pyruntime.linux import constants as c
-from pyruntime.linux import syscalls
+from pyruntime.linux import proc, syscalls
 from pyruntime.plan.mounts import (
     BindMount,
     BindRoot,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pyruntime.launch.labels import Label
     from pyruntime.launch.sync import Channel
 
+_EMPTY_TMPFS = "nr_blocks=1,nr_inodes=1"
 _NODE_TYPES = {"c": c.S_IFCHR, "b": c.S_IFBLK, "p": c.S_IFIFO}
 
 # A mount inside procfs would let the image fake what the runtime and the container's own tools trust. These files are
@@ -279,7 +280,7 @@ def mask_path(step: MaskPath, rootfs: Rootfs) -> None:
         elif rootfs.mask_fd >= 0:
             syscalls.mount(proc_fd(rootfs.mask_fd), proc_fd(found), "", c.MS_BIND, "")
         else:
-            syscalls.mount("tmpfs", proc_fd(found), "tmpfs", c.MS_RDONLY, "nr_blocks=1,nr_inodes=1")
+            syscalls.mount("tmpfs", proc_fd(found), "tmpfs", c.MS_RDONLY, _EMPTY_TMPFS)
             rootfs.mask_fd = rootfs.root.open(step.path)
     finally:
         posix.close(found)
@@ -300,6 +301,7 @@ def pivot_root(step: PivotRoot, rootfs: Rootfs) -> None:
     """
     posix.fchdir(rootfs.root.fd)
     if step.no_pivot:
+        _remove_full_mounts(rootfs)
         syscalls.mount(".", "/", "", c.MS_MOVE, "")
         posix.chroot(".")
     else:
@@ -314,6 +316,35 @@ def pivot_root(step: PivotRoot, rootfs: Rootfs) -> None:
     if rootfs.mask_fd >= 0:
         posix.close(rootfs.mask_fd)
     rootfs.root.close()
+
+
+def _remove_full_mounts(rootfs: Rootfs) -> None:
+    """Take the host's procfs and sysfs out of this mount namespace, where --no-pivot leaves them beside the new root.
+
+    As long as one shows all of itself, the kernel lets a user namespace inside mount another (mount_too_revealing() in
+    its fs/namespace.c), so that maskedPaths mask nothing. runc:libcontainer/rootfs_linux.go:/^func msMoveRoot/
+    """
+    inside = posix.readlink(proc_fd(rootfs.root.fd)).rstrip("/") + "/"
+    full = [path for path, shown in proc.mounts("proc") + proc.mounts("sysfs") if shown == "/"]
+    for path in full:
+        if not path.startswith(inside):
+            try:
+                syscalls.mount("", path, "", c.MS_SLAVE | c.MS_REC, "")  # the unmount must not travel to the host
+            except KernelError as error:
+                if error.errno not in (errno.ENOENT, errno.EINVAL):  # it went with one that it was mounted in
+                    raise
+            else:
+                _unmount_or_cover(path)
+
+
+def _unmount_or_cover(path: str) -> None:
+    """A user namespace cannot unmount what it inherited, but hide it."""
+    try:
+        syscalls.umount2(path, c.MNT_DETACH)
+    except KernelError as error:
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            raise
+        syscalls.mount("tmpfs", path, "tmpfs", c.MS_RDONLY, _EMPTY_TMPFS)
 
 
 @performs(SharedRoot)

@@ -62,6 +62,23 @@ def write(fd: int, data: bytes, name: str) -> None:
         raise KernelError(f"write({name!r}, {shown!r}) took {written} of {len(data)} bytes", EIO)
 
 
+def mounts(fstype: str) -> list[tuple[str, str]]:
+    """The mounts of a type that this process sees: where each is, and the directory of the file system that it shows.
+
+    In the order they were made in, where several are at one place. See proc_pid_mountinfo(5).
+    """
+    kind = f" - {fstype} ".encode()
+    found = [line.split(b" ") for line in read_file("/proc/self/mountinfo", 64 << 20).split(b"\n") if kind in line]
+    return [(_unescape(fields[4]), _unescape(fields[3])) for fields in found]
+
+
+def _unescape(field: bytes) -> str:
+    """Undo the octal escapes of mountinfo: blank, tab, newline, and the backslash last."""
+    for code in (b"\\040", b"\\011", b"\\012", b"\\134"):
+        field = field.replace(code, bytes((int(code[1:], 8),)))
+    return field.decode(errors="surrogateescape")
+
+
 def start_time(pid: int) -> int:
     """When a process started, in clock ticks since boot: with the pid, its identity, since pids are used again.
 

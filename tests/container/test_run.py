@@ -178,6 +178,17 @@ def test_no_pivot(container: Container) -> None:
     assert "bin" in container.output("ls /", "--no-pivot").split()
 
 
+@pytest.mark.needs("userns")
+def test_no_pivot_leaves_no_whole_procfs(container: Container) -> None:
+    """Beside one, the kernel would let a user namespace mount another, without what maskedPaths hide."""
+    for kind in ("bounding", "permitted", "effective"):
+        container.process["capabilities"][kind].append("CAP_SETFCAP")  # to map root: user_namespaces(7)
+    assert container.run_script("unshare -mrpf true", "--no-pivot").status == 0
+    result = container.run_script("unshare -mrpf mount -t proc none /proc", "--no-pivot")
+    assert result.status != 0
+    assert "permission denied" in result.stderr
+
+
 def test_a_new_session_keyring(container: Container) -> None:
     """runc joins a session keyring named _ses.ID, so that the container doesn't hold the caller's keys."""
     container.linux["maskedPaths"].remove("/proc/keys")
