@@ -304,9 +304,9 @@ class Execution:
                 perform(early, child)
                 child.channel.send(GO)
             elif word == TERMINAL:
-                from pyruntime.launch.console import receive_master
+                from pyruntime.launch.terminal import receive_terminal
 
-                child.master_fd = receive_master(child.channel.fd)[0]
+                child.master_fd = receive_terminal(child.channel.fd)
             elif word == LISTENER:
                 self._send_listener(child, int(fields[0]))
             else:

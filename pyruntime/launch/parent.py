@@ -108,9 +108,9 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
         elif word == NETWORK:  # which has been connected before
             child.channel.send(GO)
         elif word == TERMINAL:
-            from pyruntime.launch.console import receive_master
+            from pyruntime.launch.terminal import receive_terminal
 
-            child.master_fd = receive_master(child.channel.fd)[0]
+            child.master_fd = receive_terminal(child.channel.fd)
         elif word == HOOK and launch.hooks is not None:
             launch.hooks.serve(fields[0], child.pid)
             child.channel.send(GO)

@@ -6,6 +6,7 @@ restores the terminal, unless someone else (the shell) has set its modes by then
 
 The mode is fully raw, output too, as with ssh and crun: the container's terminal has done its processing, and a second
 would garble what full-screen programs write. (runc keeps OPOST here and takes ONLCR from the container's terminal.)
+Where the output goes elsewhere, to a file or a pipe, it is as with runc: lines end in a line feed alone.
 
 Read beside runc:tty.go, which has no guardian, github.com/containerd/console:tc_unix.go and termios(3).
 """
@@ -18,6 +19,7 @@ from errno import EIO
 from fcntl import ioctl
 
 from pyruntime.errors import KernelError, UnsupportedError
+from pyruntime.launch.console import receive_master
 from pyruntime.linux import syscalls
 
 TYPE_CHECKING = False
@@ -30,7 +32,20 @@ else:
     import _signal
 
 _IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6
-_STDIN = 0
+_STDIN, _STDOUT = 0, 1
+
+
+def receive_terminal(socket_fd: int) -> int:
+    """The master of the container's terminal, which is to be shown on our stdin and stdout; the caller's to close.
+
+    Raises ProtocolError. Companion: runc:tty.go:/^func .*recvtty/.
+    """
+    master_fd, _name = receive_master(socket_fd)
+    if not posix.isatty(_STDOUT):
+        modes = termios.tcgetattr(master_fd)
+        modes[_OFLAG] &= ~termios.ONLCR
+        termios.tcsetattr(master_fd, termios.TCSANOW, modes)
+    return master_fd
 
 
 class HostTerminal:
@@ -112,6 +127,8 @@ class HostTerminal:
         if not self._guardian_pid:
             self._original = _modes(_STDIN)
             self._raw = raw_modes(self._original)
+            if not posix.isatty(_STDOUT):  # what is on the screen is not the container's, but other programs'
+                self._raw[_OFLAG] = self._original[_OFLAG]
             self._guardian_pid, self._pipe_fd = _fork_guardian(self._original, self._raw)
         try:
             termios.tcsetattr(_STDIN, termios.TCSANOW, self._raw)

@@ -171,6 +171,19 @@ class TestForeground:
         assert screen.read_all() == "".join(f"{number}\r\n" for number in range(1, 40001))
         assert finish(process) == 0
 
+    def test_output_that_goes_elsewhere(self, shown: Container, screen: Terminal) -> None:
+        """Into a pipe lines come as the program wrote them; and the screen is left to those who write on it."""
+        shown.script("echo one; read word; echo $word")
+        process = shown.spawn(**{**on_terminal(screen), "stdout": subprocess.PIPE})
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"one\n"
+        flags = screen.attributes()[1]
+        assert isinstance(flags, int)
+        assert flags & termios.OPOST
+        screen.type("two\n")
+        assert process.stdout.read() == b"two\ntwo\n"  # once as its echo
+        assert finish(process) == 0
+
     def test_console_size_of_the_config(self, shown: Container, screen: Terminal) -> None:
         """It sets the first size; the caller's window may overrule it at once, as with runc."""
         screen.resize(24, 80)
