@@ -117,7 +117,8 @@ def run_hook(
     if reason:
         # repr: one line, and nothing in it that a terminal would obey; a hook may be a program of the image.
         wrote = f"; it wrote {written.decode(errors='replace').strip()!r}" if written.strip() else ""
-        raise HookError(f"the {hook.kind} hook {hook.path} {reason}{wrote}", where=hook.where)
+        message = f"error running hook: {hook.kind} hook {hook.path} {reason}{wrote}"  # runc's words first
+        raise HookError(message, where=hook.where)
 
 
 def _open_directory(path: str) -> int:

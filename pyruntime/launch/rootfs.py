@@ -386,7 +386,7 @@ def _open_kernel_directory(target: str, rootfs: Rootfs) -> int:
             return rootfs.root.make_directories(target)
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise ConfigError(
-                f"{target} in the root file system must be an ordinary directory, not a link or a file"
+                f"{target} must be mounted on ordinary directory, not on the link or file that the root file system has there"
             ) from error
         raise
 

@@ -17,7 +17,7 @@ from _blake2 import blake2b
 from marshal import dumps
 
 from pyruntime import report
-from pyruntime.errors import Error, KernelError
+from pyruntime.errors import Error, KernelError, UsageError
 from pyruntime.jsontext import encode
 from pyruntime.launch.perform import performs
 from pyruntime.launch.sync import GO, LISTENER
@@ -152,7 +152,7 @@ def send_listener(listener_fd: int, path: str, metadata: str, pid: int, state: d
     pid: of the process that has the filter. state: the container's. Raises KernelError; UsageError if nobody listens.
     Companion: runc:libcontainer/process_linux.go:/^func sendContainerProcessState/.
     """
-    from pyruntime.launch.console import connect_console_socket, send_master
+    from pyruntime.launch.console import send_master
 
     message = {
         "ociVersion": state["ociVersion"],
@@ -162,7 +162,7 @@ def send_listener(listener_fd: int, path: str, metadata: str, pid: int, state: d
         "state": state,
     }
     try:
-        socket_fd = connect_console_socket(path)
+        socket_fd = _connect(path)
         try:
             send_master(socket_fd, listener_fd, encode(message))
         finally:
@@ -172,6 +172,16 @@ def send_listener(listener_fd: int, path: str, metadata: str, pid: int, state: d
         raise
     finally:
         posix.close(listener_fd)
+
+
+def _connect(path: str) -> int:
+    """A connection to whoever is to get the listener. Raises UsageError."""
+    from pyruntime.launch.console import connect_console_socket
+
+    try:
+        return connect_console_socket(path)
+    except Error as error:
+        raise UsageError(f"failed to connect with seccomp agent: {error.message}", hint=error.hint) from error
 
 
 class _Cache:

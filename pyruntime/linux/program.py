@@ -208,5 +208,5 @@ def _failed_execve(report: bytes) -> str:
 
 def _told(code: int) -> str:
     if code < 0:
-        return f"was ended by signal {-code}"
+        return f"was ended by signal {-code} ({(_signal.strsignal(-code) or 'unknown').lower()})"
     return f"failed with exit status {code}" if code else ""

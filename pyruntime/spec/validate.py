@@ -434,7 +434,7 @@ def seccomp(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
         if entry["action"] == "SCMP_ACT_NOTIFY":
             notifies = True
             if "write" in entry["names"]:
-                message = "write cannot have SCMP_ACT_NOTIFY: the listener is handed over by a write"
+                message = "SCMP_ACT_NOTIFY cannot be used for the write syscall, by which the listener is handed over"
                 yield Finding(ConfigError, message, (*here, "names"))
         if "errnoRet" in entry and entry["action"] not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
             yield Finding(None, f"ignored: {entry['action']} returns no errno", (*here, "errnoRet"))

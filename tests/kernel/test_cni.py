@@ -184,7 +184,7 @@ FAULTS = {
     ),
     "try again": ('echo \'{"code": 11, "msg": "busy"}\'; exit 1', r"it says 'busy' \(code 11\) \(.*later\)"),
     "no text": ("echo of what it died >&2; exit 3", "it failed with exit status 3; it wrote 'of what it died'"),
-    "by a signal": ("kill -9 $$", "it was ended by signal 9$"),
+    "by a signal": ("kill -9 $$", "it was ended by signal 9 \\(killed\\)$"),
     "rubbish": ("echo '<html>'", "it has printed what is no JSON object; it wrote '<html>'"),
     "a list": ("echo '[]'", "it has printed what is no JSON object"),
     "nothing": ("true", "it has printed no result"),

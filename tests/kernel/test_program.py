@@ -47,7 +47,7 @@ def test_what_goes_in_and_what_comes_out() -> None:
 
 @pytest.mark.parametrize(
     ("script", "reason"),
-    [("exit 3", "failed with exit status 3"), ("kill -9 $$", "was ended by signal 9")],
+    [("exit 3", "failed with exit status 3"), ("kill -9 $$", "was ended by signal 9 (killed)")],
 )
 def test_how_it_ended(script: str, reason: str) -> None:
     assert shell(f"echo said; {script}") == (reason, b"said\n", b"")

@@ -202,7 +202,7 @@ BAD: list[tuple[Any, str, str]] = [
     (
         {"defaultAction": ALLOW, "listenerPath": "/a", "syscalls": [entry("read", "write", action=NOTIFY)]},
         "/syscalls/0/names",
-        "write cannot have SCMP_ACT_NOTIFY",
+        "SCMP_ACT_NOTIFY cannot be used for the write syscall",
     ),
 ]
 
