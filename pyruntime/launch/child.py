@@ -91,7 +91,7 @@ def _become(launch: Launch, channel: Channel) -> None:
         if process.last_act:  # now: the hooks are the image's programs
             process.last_act(channel)
             process.last_act = None
-        channel = hooks.start(launch, channel, hop_fd)
+        hooks.start(launch, channel, hop_fd)
         hooks.run()
     syscalls.close_range(3 + launch.preserve_fds, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
     if label:

@@ -111,19 +111,15 @@ class HookPoints:
         self._hop_fd = exeseal.sealed(-1, self._report_fd, seccomp=launch.hop_filter)
         return True
 
-    def start(self, launch: Launch, channel: Channel, hop_fd: int) -> Channel:
-        """In the child, with the user's rights: wait for `start` and run the hooks. Where to report to from now on.
-
-        Raises HookError, KernelError, which a `create` hears of no more: `start` does.
-        """
+    def start(self, launch: Launch, channel: Channel, hop_fd: int) -> None:
+        """In the child, with the user's rights: wait for `start`, which is who the channel leads to from then on."""
         # For Python it would be an exception; until execve it is what it is to any other program.
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         _close_all_but([0, 1, 2, *range(3, 3 + launch.preserve_fds), *self._keep(launch, channel, hop_fd)])
         if launch.listen_fd < 0:
             syscalls.prctl(c.PR_SET_PDEATHSIG, _signal.SIGKILL)  # the change of user may have cleared it
         else:
-            channel = self._wait(launch, channel)
-        return channel
+            self._wait(launch, channel)
 
     def run(self) -> None:
         """In the child: run the startContainer hooks. Raises HookError, KernelError."""
@@ -136,8 +132,8 @@ class HookPoints:
             *self._stdin_fds,
         ]
 
-    def _wait(self, launch: Launch, channel: Channel) -> Channel:
-        """Let `create` return, and wait until `start` connects: the connection is where to report to."""
+    def _wait(self, launch: Launch, channel: Channel) -> None:
+        """Let `create` return, and wait until `start` connects."""
         syscalls.prctl(c.PR_SET_PDEATHSIG, 0)
         channel.close()
         listener = _socket.socket(fileno=launch.listen_fd)
@@ -146,7 +142,7 @@ class HookPoints:
         listener.close()
         posix.dup2(connection_fd, self.answer_fd, inheritable=False)
         posix.close(connection_fd)
-        return Channel(self.answer_fd)
+        channel.fd = self.answer_fd
 
     def _hop(self, hook: Hook, report_end: int) -> NoReturn:
         """In the hook's process: become the hop, which becomes the hook."""
