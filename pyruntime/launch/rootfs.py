@@ -386,7 +386,7 @@ def _open_kernel_directory(target: str, rootfs: Rootfs) -> int:
             return rootfs.root.make_directories(target)
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise ConfigError(
-                f"{target} must be mounted on ordinary directory, not on the link or file that the root file system has there"
+                f"{target} must be mounted on ordinary directory; in the root file system it is a link or a file"
             ) from error
         raise
 

@@ -258,6 +258,8 @@ LOOKS_UP = {
     "launch.netdevices.Guests.__init__": "in the parent, on the host: its own namespace and the child's",
     "launch.notify._listen": "the directory below --root and the socket that we make in it, on the host",
     "launch.rootfs.cut_propagation": "the bundle's path on the host and what lies above it",
+    "launch.rootfs._remove_full_mounts": "mount points of the host, with --no-pivot before the root is changed",
+    "launch.rootfs._unmount_or_cover": "the same",
     "launch.rootfs.bind_root": "the bundle's path on the host",
     "launch.rootfs.bind_mount": "the source of a bind: a path of config.json, on the host",
     "launch.rootfs._exists": "a device of config.json, on the host",
