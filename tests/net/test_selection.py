@@ -145,9 +145,11 @@ class TestWithOtherKeys:
 
     def test_a_plan_says_it(self, container: Container, driver: Runtime) -> None:
         container.write()
-        said = driver("plan", "--net", "bridge:back", "-p", "8080:80", str(container.path)).stdout
-        assert "connect to the bridge network back, publish 8080:80/tcp" in said
-        assert f"bind {driver.root}/bundle0/hosts on /etc/hosts" in " ".join(said.split())
+        said = driver("plan", "-f", "json", "--net", "bridge:back", "-p", "8080:80", str(container.path)).stdout
+        steps = {step["text"]: step for step in json.loads(said)["steps"]}
+        assert steps["connect to the bridge network back, publish 8080:80/tcp"]["phase"] == "network"
+        (bound,) = [step for step in steps.values() if step.get("target") == "/etc/hosts"]
+        assert (bound["source"], bound["where"]) == (f"{driver.root}/bundle0/hosts", "--net")
         assert not (driver.root / "~networks").exists(), "a plan does nothing"
 
 
