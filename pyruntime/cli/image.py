@@ -5,9 +5,11 @@ a read, and the bookkeeping of importlib. The image holds their compiled code in
 have run it, so that the launcher (launcher.py) has only to run it. Nothing in a module can tell the difference, and
 whatever is not in the image is imported as ever.
 
-There are three: `control` for the verbs that look at containers or end them; `launch` for run and create, which holds
-the other's modules too; `exec` for exec; and small ones for what few configs need. Written at install, by the
-interpreter that will read them: marshal's format is the bytecode's.
+There are three: `control` for the verbs that look at containers or end them, `launch` for run and create, `exec` for
+exec; and small ones for what few configs need. What no usual call of these verbs comes by is in them, too, but held
+back (condense.py): it is unmarshalled and run when it is first asked for, from memory, so that this is no import and
+may happen behind the seal. Written at install, by the interpreter that will read them: marshal's format is the
+bytecode's.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import ast
 import marshal
 import sys
+from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
@@ -23,50 +26,82 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import CodeType
 
+    from pyruntime.cli.condense import Condensed
+
 # What the verbs import, including what they import late. tests/unit/test_image.py holds that nothing is missing.
-CONTROL = (
-    "pyruntime.__main__",
-    "pyruntime.container",
-    "pyruntime.cgroup.manager",
-    "pyruntime.cli.start",
-    "pyruntime.cli.state",
-    "pyruntime.cli.kill",
-    "pyruntime.cli.pause",
-    "pyruntime.cli.ps",
-    "pyruntime.cli.delete",
-)
-LAUNCH = (
-    *CONTROL,
-    "pyruntime.cli.run",
-    "pyruntime.launch.foreground",
-)
-EXEC = (
-    "pyruntime.__main__",
-    "pyruntime.cli.exec",
-    "pyruntime.launch.foreground",
-)
+IMAGES = {
+    "control": (
+        "pyruntime.__main__",
+        "pyruntime.container",
+        "pyruntime.cgroup.manager",
+        "pyruntime.cli.start",
+        "pyruntime.cli.state",
+        "pyruntime.cli.kill",
+        "pyruntime.cli.pause",
+        "pyruntime.cli.ps",
+        "pyruntime.cli.delete",
+    ),
+    "launch": (
+        "pyruntime.__main__",
+        "pyruntime.cli.run",
+        "pyruntime.launch.foreground",
+    ),
+    "exec": (
+        "pyruntime.__main__",
+        "pyruntime.cli.exec",
+        "pyruntime.launch.foreground",
+    ),
+}
 # Images of their own for what few containers need (images.py): whoever does not use it does not load it. Each comes on
-# top of one of those above: (which, what else).
-_NETWORK = ("pyruntime.networking", "pyruntime.net.connect", "pyruntime.net.bridge", "pyruntime.net.firewall")
-_DISCONNECT = ("pyruntime.net.connect", "pyruntime.linux.netlink")
+# top of others: (which, what else).
 EXTRA = {
-    "seccomp": (LAUNCH, ("pyruntime.plan.seccomp", "pyruntime.launch.seccomp")),
-    "network": (LAUNCH, _NETWORK),
-    "disconnect": (CONTROL, _DISCONNECT),
-    "publish": ((*CONTROL, *_DISCONNECT), ("pyruntime.net.publishing",)),
+    "seccomp": (("launch",), ("pyruntime.plan.seccomp", "pyruntime.launch.seccomp")),
+    "network": (
+        ("launch",),
+        ("pyruntime.networking", "pyruntime.net.connect", "pyruntime.net.bridge", "pyruntime.net.firewall"),
+    ),
+    "disconnect": (("control",), ("pyruntime.net.connect", "pyruntime.linux.netlink")),
+    "publish": (("control", "disconnect"), ("pyruntime.net.publishing",)),
 }
 
-# Run by the launcher with `modules` as its data: [(name, whether it is a package, its code)].
+_TOOLS = ("pyruntime.cli.condense", "pyruntime.cli.cold", "pyruntime.linux.constants")
+
+# Run by the launcher with `content` as its data: the name and path of each module in C that they import, so that it
+# is not searched for; and of each module its name, whether it is a package, its code, and its late part or b"".
 BOOT = """
-for name, is_package, _ in modules:
-    module = sys.modules[name] = type(sys)(name)
+from _frozen_importlib import BuiltinImporter, ModuleSpec, module_from_spec
+from _frozen_importlib_external import ExtensionFileLoader
+libraries, modules = content
+for name, path in libraries:
+    if name in sys.modules:
+        continue
+    loader = ExtensionFileLoader(name, path) if path else BuiltinImporter
+    try:
+        module = module_from_spec(ModuleSpec(name, loader, origin=path or "built-in"))
+        loader.exec_module(module)
+    except ImportError:
+        continue  # it has moved, and will be searched for when it is imported
+    sys.modules[name] = module
+class Late(type(sys)):
+    def __getattr__(self, name):
+        if name[:2] != "__" and self in late:
+            exec(loads(late.pop(self)), self.__dict__)
+            return getattr(self, name)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+late = {}
+for name, is_package, _, later in modules:
+    module = sys.modules[name] = (Late if later else type(sys))(name)
     module.__file__ = f"{library}/{name.replace('.', '/')}" + ("/__init__.py" if is_package else ".py")
     module.__package__ = name if is_package else name.rpartition(".")[0]
     if is_package:
         module.__path__ = [module.__file__[:-12]]
-for name, _, code in modules:
+    if later:
+        module.__late__ = module
+        late[module] = later
+for name, _, code, _ in modules:
     module = sys.modules[name]
-    exec(code, module.__dict__)
+    if code:
+        exec(code, module.__dict__)
     parent, _, leaf = name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], leaf, module)
@@ -74,14 +109,34 @@ for name, _, code in modules:
 
 
 def write_images(library_path: str) -> None:
-    """Write both images into the package below `library_path`, from its sources. Raises OSError, SyntaxError."""
+    """Write all images into the package below `library_path`, from its sources. Raises OSError, SyntaxError."""
     sys.path.insert(0, library_path)
-    images = {"control": ((), CONTROL), "launch": ((), LAUNCH), "exec": ((), EXEC), **EXTRA}
-    for name, (after, entries) in images.items():
-        modules = list(_in_order_of_completion(entries, after=after))
-        data = marshal.dumps((compile(BOOT, "<image>", "exec", optimize=2), modules))
+    entries = {**IMAGES, **{name: own for name, (_, own) in EXTRA.items()}}
+    for name, own in entries.items():
+        below = EXTRA[name][0] if name in EXTRA else ()
+        modules = list(_in_order_of_completion(own, after=tuple(entry for other in below for entry in entries[other])))
+        condensed = _condensed(modules, below[0] if below else name)
+        contents = []
+        for module in modules:
+            now, later = map(_compile, condensed.parts(module.__name__))
+            late = b"" if later is None else marshal.dumps(later)
+            contents.append((module.__name__, hasattr(module, "__path__"), now, late))
+        boot = compile(BOOT, "<image>", "exec", optimize=2)
         with open(image_path(library_path, name), "wb") as file:
-            file.write(data)
+            file.write(marshal.dumps((boot, (condensed.libraries(), contents))))
+
+
+def _condensed(modules: list[ModuleType], image: str) -> Condensed:
+    """The sources of the modules, condensed for what starts with this image do."""
+    sources = {}
+    for module in modules:
+        with open(str(module.__file__), encoding="utf-8") as file:
+            sources[module.__name__] = ast.parse(file.read(), str(module.__file__))
+    # Imported only now: the library to be written is on the path, and where it is from may be none.
+    condense, cold, constants = map(import_module, _TOOLS)
+    functions = {(module, name) for module, names in cold.COLD[image].items() for name in names.split()}
+    condensed: Condensed = condense.Condensed(sources, functions, constants)
+    return condensed
 
 
 def image_path(library_path: str, name: str) -> str:
@@ -89,9 +144,7 @@ def image_path(library_path: str, name: str) -> str:
     return f"{library_path}/pyruntime/{name}.{sys.implementation.cache_tag}.image"
 
 
-def _in_order_of_completion(
-    entries: tuple[str, ...], *, after: tuple[str, ...] = ()
-) -> Iterator[tuple[str, bool, CodeType]]:
+def _in_order_of_completion(entries: tuple[str, ...], *, after: tuple[str, ...] = ()) -> Iterator[ModuleType]:
     """Import `entries` anew and tell every module of ours in the order in which they were complete.
 
     after: what is there already, and what it imports is not told.
@@ -113,40 +166,15 @@ def _in_order_of_completion(
             __import__(name)
     finally:
         SourceFileLoader.exec_module = exec_module  # type: ignore[method-assign]
-    for module in completed:
-        if module.__name__.partition(".")[0] == "pyruntime":
-            yield module.__name__, hasattr(module, "__path__"), _compile(str(module.__file__))
+    yield from (module for module in completed if module.__name__.partition(".")[0] == "pyruntime")
 
 
-class _Strip(ast.NodeTransformer):
-    """Leaves out what only type checkers and people read. A class keeps its annotations: they are a Step's fields."""
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
-        """`from __future__` would import a module to no effect; the flag is given to compile() instead."""
-        return None if node.module == "__future__" else node
-
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        """`if TYPE_CHECKING` is never true."""
-        self.generic_visit(node)
-        return node.orelse if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        """The annotations of a function are strings that somebody would have to load."""
-        self.generic_visit(node)
-        node.returns = None
-        return node
-
-    def visit_arg(self, node: ast.arg) -> ast.arg:
-        """See visit_FunctionDef."""
-        node.annotation = None
-        return node
-
-
-def _compile(path: str) -> CodeType:
-    """As `python -OO` compiles, without what _Strip leaves out."""
-    with open(path, encoding="utf-8") as file:
-        tree = ast.fix_missing_locations(_Strip().visit(ast.parse(file.read(), path)))
-    code: CodeType = compile(tree, path, "exec", flags=_FUTURE_ANNOTATIONS, dont_inherit=True, optimize=2)
+def _compile(tree: ast.Module) -> CodeType | None:
+    """As `python -OO` compiles. None for an empty module."""
+    if not tree.body:
+        return None
+    ast.fix_missing_locations(tree)
+    code: CodeType = compile(tree, "<image>", "exec", flags=_FUTURE_ANNOTATIONS, dont_inherit=True, optimize=2)
     return _without_lines(code)
 
 

@@ -47,7 +47,7 @@ try:
     name = "launch" if "run" in sys.argv or "create" in sys.argv else "exec" if "exec" in sys.argv else "control"
     if "--debug" in sys.argv: name = "no"
     fd = posix.open(f"{{library}}/pyruntime/{{name}}.{{sys.implementation.cache_tag}}.image", posix.O_CLOEXEC)
-    boot, modules = loads(posix.read(fd, posix.fstat(fd).st_size))
+    boot, content = loads(posix.read(fd, posix.fstat(fd).st_size))
     posix.close(fd)
 except (OSError, EOFError, TypeError, ValueError):
     boot = ""

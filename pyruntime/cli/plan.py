@@ -15,8 +15,6 @@ from pyruntime.cli.run import id_from_path
 from pyruntime.errors import UsageError
 from pyruntime.jsontext import encode
 from pyruntime.plan.step import CGROUP, NAMESPACES, NETWORK, PARENT, PHASES, PROCESS, ROOTFS, STARTED, STOPPED
-from pyruntime.spec.load import read
-from pyruntime.spec.positions import places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,11 +59,6 @@ def plan(call: Call) -> int:
     return 0
 
 
-def places_in(bundle_path: str) -> set[str]:
-    """Every place that the bundle's config.json has, as Step.where names it. Raises as `spec.load.read`."""
-    return {f"config.json#{place.pointer}" for place in places(read(bundle_path).decode("utf-8", "surrogateescape"))}
-
-
 def _what(call: Call) -> tuple[str, str]:
     """The bundle's directory and the container's ID. Raises UsageError where two bundles are named."""
     bundle_path = call.options["bundle"]
@@ -77,19 +70,14 @@ def _what(call: Call) -> tuple[str, str]:
 
 
 def as_json(found: Plan, bundle_path: str, id: str) -> dict[str, Any]:
-    """The plan as JSON values: the steps in order, each with all of its operands.
-
-    isDefault: the file does not say so, and `where` is where it could.
-    """
-    asked = places_in(bundle_path)
-    steps = [{**step.as_dict(), "isDefault": _is_default(step, asked)} for step in found]
-    return {"id": id, "bundle": bundle_path, "steps": steps}
+    """The plan as JSON values: the steps in order, each with all of its operands."""
+    return {"id": id, "bundle": bundle_path, "steps": [step.as_dict() for step in found]}
 
 
 def as_text(found: Plan, bundle_path: str, id: str, *, colour: bool = False) -> str:
     """The plan for a person: a paragraph a phase, each step with its place in config.json, each purpose said once."""
     bold, dim, plain = (BOLD, DIM, PLAIN) if colour else ("", "", "")
-    count, asked = len(found.steps), places_in(bundle_path)
+    count = len(found.steps)
     lines = [f"{bold}Plan of {id}{plain}: {count} steps from {bundle_path}/config.json; none of them is done.", ""]
     number = 0
     for phase in PHASES:
@@ -103,22 +91,15 @@ def as_text(found: Plan, bundle_path: str, id: str, *, colour: bool = False) -> 
                 why = step.why
                 lines.append(f"       {dim}# {why}{plain}")
             number += 1
-            lines += _step_lines(number, step, f"{dim}{_place(step, asked)}{plain}")
+            lines += _step_lines(number, step, dim, plain)
         lines.append("")
     return "\n".join(lines)
 
 
-def _step_lines(number: int, step: Step, place: str) -> list[str]:
+def _step_lines(number: int, step: Step, dim: str, plain: str) -> list[str]:
     first, *more = wrap(step.text(), TEXT_WIDTH, break_long_words=False, break_on_hyphens=False) or [""]
+    place = f"{dim}{step.where.removeprefix('config.json#')}{plain}"
     return [f"  {number:3}  {first:{TEXT_WIDTH}}  {place}", *(f"         {line}" for line in more)]
-
-
-def _place(step: Step, asked: set[str]) -> str:
-    return step.where.removeprefix("config.json#") + (" (default)" if _is_default(step, asked) else "")
-
-
-def _is_default(step: Step, asked: set[str]) -> bool:
-    return step.where.startswith("config.json#") and step.where not in asked
 
 
 def _has_colours() -> bool:

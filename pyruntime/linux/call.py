@@ -232,6 +232,12 @@ _PROGRAM = {
     "EAGAIN": "RLIMIT_NPROC: this user, on the whole host, already has as many processes",
 }
 
+_NO_NAMESPACE = (
+    "needs CAP_SYS_ADMIN; a user namespace may be forbidden by kernel.unprivileged_userns_clone, "
+    "kernel.apparmor_restrict_unprivileged_userns, or because this process is in a chroot"
+)
+_TOO_MANY_NAMESPACES = "not the disk: /proc/sys/user/max_*_namespaces is reached, or namespaces are nested too deep"
+
 # The errnos that cost people hours, because the kernel's word for them names another trouble.
 _HINTS = {
     "bpf EPERM": "needs CAP_BPF with CAP_NET_ADMIN, or CAP_SYS_ADMIN, in the first user namespace",
@@ -241,10 +247,9 @@ _HINTS = {
     "clone3 EBUSY": "the cgroup has controllers in cgroup.subtree_control for its children, so it may hold no process",
     "clone3 EINVAL": "a kind of namespace that this kernel was built without, or flags that exclude each other",
     "clone3 ENOMEM": "perhaps not memory: the pid namespace that was joined has no init any more",
-    "clone3 ENOSPC": "not the disk: /proc/sys/user/max_*_namespaces is reached, or namespaces are nested too deep",
+    "clone3 ENOSPC": _TOO_MANY_NAMESPACES,
     "clone3 ENOTSUP": "the cgroup is in a threaded or invalid domain: see its cgroup.type",
-    "clone3 EPERM": "needs CAP_SYS_ADMIN; a user namespace may be forbidden by kernel.unprivileged_userns_clone, "
-    "kernel.apparmor_restrict_unprivileged_userns, or because this process is in a chroot",
+    "clone3 EPERM": _NO_NAMESPACE,
     "ioprio_set EPERM": "the class IOPRIO_CLASS_RT needs CAP_SYS_NICE or CAP_SYS_ADMIN on the host",
     "keyctl EDQUOT": "not the disk: this user's quota of keys, kernel.keys.maxkeys",
     "memfd_create EACCES": "vm.memfd_noexec=2 forbids memory files that can be executed",
@@ -292,9 +297,9 @@ _HINTS = {
     "setresuid EINVAL": "a uid that uidMappings does not map",
     "umount2 EBUSY": "in use by an open file, a working directory or a mount below",
     "umount2 EINVAL": "no mount point, or locked by the user namespace that it came from",
+    "unshare ENOSPC": _TOO_MANY_NAMESPACES,
+    "unshare EPERM": _NO_NAMESPACE,
 }
-_HINTS["unshare EPERM"] = _HINTS["clone3 EPERM"]
-_HINTS["unshare ENOSPC"] = _HINTS["clone3 ENOSPC"]
 
 # In the order of their arrival.
 _SINCE = {

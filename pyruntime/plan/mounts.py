@@ -336,8 +336,7 @@ def _ranges(mappings: tuple[tuple[int, int, int], ...]) -> str:
 
 def flag_names(flags: int) -> str:
     """The names of MS_* bits as in mount(2), joined by "|"."""
-    names = [name for name, value in vars(c).items() if name.startswith("MS_") and value and flags & value == value]
-    return "|".join(names) or "-"
+    return c.flag_names(flags, "MS_") if flags else "-"
 
 
 def _attributes(step: MountFilesystem | BindMount | MountCgroup) -> str:

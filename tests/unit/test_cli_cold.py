@@ -171,32 +171,12 @@ def test_a_plan_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capf
     assert headings == ["cgroup", "namespaces", "parent", "rootfs", "process"]
 
 
-def test_a_plan_says_what_the_file_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """A place that somebody would look for in vain is where the default could be changed."""
-    bundle = a_bundle(tmp_path)
-    config = json.loads((bundle / "config.json").read_text())
-    del config["linux"]["resources"]
-    (bundle / "config.json").write_text(json.dumps(config))
-    run_verb(f"plan {bundle}", monkeypatch)
-    text = capfd.readouterr().out
-    assert "/linux/resources/devices (default)\n" in text
-    assert "/mounts/0\n" in text and "/process/cwd\n" in text
-    run_verb(f"plan --format json {bundle}", monkeypatch)
-    steps = json.loads(capfd.readouterr().out)["steps"]
-    assert {step["where"] for step in steps if step["isDefault"]} == {
-        f"config.json#{line.split()[-2]}" for line in text.splitlines() if line.endswith(" (default)")
-    }
-
-
 def test_a_plan_in_colours_says_the_same(tmp_path: Path) -> None:
-    bundle = str(a_bundle(tmp_path))
-    found = creation.plan_bundle(bundle, "hello", root="/r")
-    coloured = plan.as_text(found, bundle, "hello", colour=True)
+    found = creation.plan_bundle(str(a_bundle(tmp_path)), "hello", root="/r")
+    coloured = plan.as_text(found, "b", "hello", colour=True)
     for code in (plan.BOLD, plan.DIM, plan.PLAIN):
         coloured = coloured.replace(code, "")
-    assert coloured == plan.as_text(found, bundle, "hello")
+    assert coloured == plan.as_text(found, "b", "hello")
 
 
 def test_a_plan_for_programs(

@@ -296,30 +296,85 @@ def test_leaving_a_network_runs_from_an_image_of_its_own(alone: Command, bare: s
     assert "_ctypes" not in alone.modules
 
 
-def held(library: Path, name: str) -> list[tuple[str, bool, Any]]:
-    """What an image holds: (module, whether it is a package, its code), in order."""
-    _boot, modules = marshal.loads(Path(image_path(str(library), name)).read_bytes())
+def held(library: Path, name: str) -> list[tuple[str, bool, Any, bytes]]:
+    """What an image holds: (module, whether it is a package, its code, its late part), in order."""
+    _boot, (_libraries, modules) = marshal.loads(Path(image_path(str(library), name)).read_bytes())
     return modules  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("name", ["control", "launch", "exec"])
 def test_what_an_image_holds(library: Path, name: str) -> None:
     modules = held(library, name)
-    names = [module for module, _, _ in modules]
+    names = [module for module, *_ in modules]
     assert len(names) == len(set(names))
-    assert {module for module, is_package, _ in modules if is_package} == {
+    assert {module for module, is_package, *_ in modules if is_package} == {
         module for module in names if (library / module.replace(".", "/")).is_dir()
     }
-    for _, _, code in modules:
-        assert code.co_filename == "<image>"
-        assert "__future__" not in code.co_names
-    making = {"pyruntime.creation", "pyruntime.launch.child", "pyruntime.linux.call", "pyruntime.plan.build"}
-    assert making & set(names) == {"launch": making, "exec": {"pyruntime.linux.call"}}.get(name, set())
+    for _, _, code, late in modules:
+        for part in filter(None, (code, marshal.loads(late) if late else None)):
+            assert part.co_filename == "<image>"
+            assert "__future__" not in part.co_names
+    making = {"pyruntime.launch.child", "pyruntime.plan.build"}
+    assert making & set(names) == (making if name == "launch" else set())
+    assert ("pyruntime.linux.call" in names) == (name != "control")
 
 
-def test_each_image_is_the_smaller_ones_and_more(library: Path) -> None:
-    control, launch = (held(library, name) for name in ("control", "launch"))
-    assert {name for name, _, _ in control} < {name for name, _, _ in launch}
+def test_a_container_may_have_the_name_of_a_verb(command: Command) -> None:
+    """The launcher looks for verbs among all arguments; then the files serve."""
+    done = command("state", "run")
+    assert (done.returncode, done.stderr) == (1, "pyruntime: state run: container does not exist\n")
+
+
+# Put in place of the launcher's import: says which modules had their late part run, by whatever process.
+TELLING_LOADS = """
+import marshal, posix
+def loads(data):
+    value = marshal.loads(data)
+    if type(value) is not tuple:
+        posix.write({fd}, b"%s\\n" % " ".join(value.co_names).encode())
+    return value
+"""
+
+
+def late_parts(library: Path, folder: Path, *words: str) -> str:
+    """What the late parts define that a call runs; the call must succeed."""
+    with (folder / "late").open("wb+") as file:
+        code = launcher_code(str(library)).replace(
+            "from marshal import loads\n", TELLING_LOADS.format(fd=file.fileno())
+        )
+        command = [PYTHON, FLAGS, "-c", code, "--root", str(folder / "state"), *words]
+        subprocess.run(command, check=True, timeout=60, pass_fds=[file.fileno()], stdin=subprocess.DEVNULL)
+        file.seek(0)
+        return file.read().decode()
+
+
+@pytest.mark.needs("root", "busybox", "cgroup2")
+def test_a_usual_start_runs_no_late_part(library: Path, container: str, tmp_path: Path) -> None:
+    """If this fails, someone has changed what a start does: run scripts/cold."""
+    path = str(bundle(tmp_path, "true"))
+    late_parts(library, tmp_path, "run", "-b", path, container)  # makes the directory of the state
+    assert late_parts(library, tmp_path, "run", "-b", path, container) == ""
+    assert late_parts(library, tmp_path, "create", "-b", path, container) == ""
+    assert late_parts(library, tmp_path, "start", container) == ""
+
+
+@pytest.mark.needs("root", "busybox", "cgroup2")
+def test_an_unusual_start_runs_a_late_part_even_behind_the_seal(
+    alone: Command, images_alone: Path, container: str, tmp_path: Path
+) -> None:
+    """copy_up is the child's; a program that can't be found is told by the child, with a hint from a late part."""
+    path = bundle(tmp_path, "true")
+    config = json.loads((path / "config.json").read_text())
+    (path / "rootfs/data").mkdir()
+    config["mounts"].append({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]})
+    (path / "config.json").write_text(json.dumps(config))
+    assert "copy_up" in late_parts(images_alone, tmp_path, "run", "-b", str(path), container)
+    config["mounts"][-1]["options"] = ["size=nonsense"]
+    (path / "config.json").write_text(json.dumps(config))
+    done = alone("run", "-b", str(path), container)
+    assert done.returncode == 1
+    assert "config.json#/mounts/" in done.stderr
+    assert "EINVAL: Invalid argument (an option in data that the file system does not know" in done.stderr
 
 
 LOOK = """

@@ -88,6 +88,7 @@ COLD = {
     "net.admin",
     *(
         "cli.click_app",
+        "cli.condense",
         "cli.features",
         "cli.help",
         "cli.lint",

@@ -1,0 +1,121 @@
+"""The functions that no usual call of a hot verb comes by, by image and module. Written by scripts/cold.
+
+The images hold them back until they are called (condense.py).
+"""
+
+COLD = {
+    "control": {
+        "pyruntime.__main__": "console_script _help _default_root _log _failed",
+        "pyruntime.cgroup.manager": "_remove_below _rmdir_patiently _children _signal_each read_text",
+        "pyruntime.cli.parse": "parse members_of without_dashes _take_words _take_operands _boolean",
+        "pyruntime.container": "pause resume processes list_containers _listen_for_readiness _cgroup _remove_if_empty",
+        "pyruntime.errors": "errno_name",
+        "pyruntime.images": "load_image",
+        "pyruntime.jsontext": "_refuse_constant _explain",
+        "pyruntime.linux.call": (
+            "call c_string buffer address memory_at u64 u32 string_vector _failure _text _show hint "
+        ),
+        "pyruntime.linux.constants": "value_name flag_names",
+        "pyruntime.linux.files": "replace rewrite _write_all",
+        "pyruntime.linux.proc": "mounts _unescape",
+        "pyruntime.report": "warn debug",
+        "pyruntime.state.store": "listing _damaged _make_parents _is_directory _working_directory _remove_tree _failed",
+    },
+    "launch": {
+        "pyruntime.__main__": "console_script _help _default_root _log _failed",
+        "pyruntime.caller": "send_pidfd",
+        "pyruntime.cgroup.creation": "_hand_down_one _refuse_used _hand_down_hint _why_missing",
+        "pyruntime.cgroup.manager": "_remove_below _rmdir_patiently _children _signal_each",
+        "pyruntime.cli": "emit",
+        "pyruntime.cli.parse": "parse members_of without_dashes _take_words _take_operands _boolean",
+        "pyruntime.cli.run": "free_ids id_from_path _real_name _is_file _exists",
+        "pyruntime.creation": "plan_bundle",
+        "pyruntime.jsontext": "_refuse_constant _explain",
+        "pyruntime.launch.credentials": "become_root",
+        "pyruntime.launch.exeseal": "seal_interpreter _read_only",
+        "pyruntime.launch.handle": "fate",
+        "pyruntime.launch.inside": "_pass_on",
+        "pyruntime.launch.limits": (
+            "_write _write_unless _write_first _check_memory_usage _own_cgroup _in_first_user_namespace "
+        ),
+        "pyruntime.launch.namespaces": (
+            "write_maps _open_namespace _run_stage _stage _open_offsets _join_what_can_be _join _at "
+            "_become_mapped_root _run_map_helper "
+        ),
+        "pyruntime.launch.parent": "identify _serve_maps _move_device",
+        "pyruntime.launch.rootfs": "_remove_full_mounts _unmount_or_cover _remount _change_flags _bind_device",
+        "pyruntime.launch.seccomp": "_compile take_listener send_listener _connect",
+        "pyruntime.launch.sync": "hop_error start_error rebuild_error",
+        "pyruntime.launch.treecopy": "copy_up _copy_entries _copy_directory _copy_file _take_over",
+        "pyruntime.linux.bpf": "_load_unlimited attached_ids _attached",
+        "pyruntime.linux.call": "memory_at _text _show",
+        "pyruntime.linux.constants": "value_name flag_names",
+        "pyruntime.linux.files": "rewrite",
+        "pyruntime.linux.proc": "process_state",
+        "pyruntime.linux.syscalls": (
+            "open_tree move_mount fsopen fsconfig fsconfig_set fsconfig_create fsmount mount_setattr setns pidfd_open "
+            "pidfd_send_signal pidfd_getfd personality sched_setattr sched_setaffinity ioprio_set set_mempolicy execve "
+            "setdomainname "
+        ),
+        "pyruntime.plan.devices": "rule_text",
+        "pyruntime.plan.join": "build _affinity_steps _list _terminal_steps",
+        "pyruntime.plan.mounts": "_ranges flag_names _attributes _recursive_names _mappings _device_step",
+        "pyruntime.plan.namespaces": "_mappings _ranges",
+        "pyruntime.plan.numbers": "members",
+        "pyruntime.plan.process": "_names",
+        "pyruntime.plan.resources": "io_weight _escape",
+        "pyruntime.plan.seccomp": "rules default_action architectures hides_new_calls _action _alternatives",
+        "pyruntime.report": "warn debug",
+        "pyruntime.spec.load": "_drop_nulls _cannot_open",
+        "pyruntime.spec.schema": (
+            "is_enough _wrong _shown _within _map _ignored _identifiers _ranges _interface _new_interface "
+        ),
+        "pyruntime.spec.validate": (
+            "_first_of problems warnings process_findings _as_error _as_warning _overlaps _is_mapped sysctl_path "
+            "_sysctl_complaint _idmapped "
+        ),
+        "pyruntime.state.status": "status is_alive open_init is_frozen",
+        "pyruntime.state.store": "listing _damaged _make_parents _is_directory _working_directory _remove_tree _failed",
+    },
+    "exec": {
+        "pyruntime.__main__": "console_script _help _default_root _log _failed",
+        "pyruntime.caller": "write_pid_file send_pidfd",
+        "pyruntime.cgroup.joining": "start_below below _cgroup_of",
+        "pyruntime.cgroup.manager": "_remove_below _rmdir_patiently _children _signal_each read_text",
+        "pyruntime.cli": "emit",
+        "pyruntime.cli.parse": "parse members_of _take_operands _boolean",
+        "pyruntime.jsontext": "_refuse_constant _explain encode _encode _string",
+        "pyruntime.launch.affinity": "_mask",
+        "pyruntime.launch.credentials": "become_root",
+        "pyruntime.launch.exeseal": "seal_interpreter _read_only",
+        "pyruntime.launch.handle": "fate",
+        "pyruntime.launch.inside": "_pass_on",
+        "pyruntime.launch.paths": "proc_fd",
+        "pyruntime.launch.seccomp": "_compile take_listener send_listener _connect",
+        "pyruntime.launch.sync": "hop_error start_error rebuild_error",
+        "pyruntime.linux.call": "memory_at _text _show",
+        "pyruntime.linux.constants": "value_name flag_names",
+        "pyruntime.linux.files": "replace rewrite unlink _write_all",
+        "pyruntime.linux.proc": "write_file write mounts _unescape",
+        "pyruntime.linux.syscalls": (
+            "mount umount2 pivot_root open_tree move_mount fsopen fsconfig fsconfig_set fsconfig_create fsmount "
+            "mount_setattr mknodat fstatfs_type socket ioctl bpf unshare pidfd_open pidfd_send_signal pidfd_getfd "
+            "personality sched_setattr ioprio_set set_mempolicy execve sethostname setdomainname _length "
+        ),
+        "pyruntime.plan.join": "_list",
+        "pyruntime.plan.process": "_names",
+        "pyruntime.plan.seccomp": "rules default_action architectures hides_new_calls _action _alternatives",
+        "pyruntime.report": "warn debug",
+        "pyruntime.spec.execution": "from_file from_object _with _user _id",
+        "pyruntime.spec.load": "load _drop_nulls read read_and_close _cannot_open",
+        "pyruntime.spec.schema": (
+            "is_enough _wrong _shown _within _map _ignored _version _identifiers _ranges _interface _new_interface "
+        ),
+        "pyruntime.spec.validate": (
+            "validate _first_of problems warnings findings _are_sound _as_error _as_warning version namespaces names "
+            "user_namespace _overlaps _is_mapped clocks sysctls sysctl_path _sysctl_complaint memory_policy intel_rdt "
+            "mounts _idmapped devices net_devices seccomp "
+        ),
+        "pyruntime.state.store": "listing _damaged _make_parents _is_directory _working_directory _remove_tree _failed",
+    },
+}

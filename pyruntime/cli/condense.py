@@ -1,0 +1,269 @@
+"""What the image holds of the modules' sources: all that a start need not load is left out or put off.
+
+Three passes over the syntax trees, none of which changes what a module does:
+
+- `_Strip` leaves out what only type checkers and people read;
+- `_Fold` writes numbers of the kernel in place of their names: an image is written for the machine it is on;
+- `Condensed.parts` parts the functions that usual starts do not call, and what only those read, from the rest. They
+  are the module's late part, which is run when one of its names is first asked for: see Late in image.BOOT. A bare
+  name does not ask, it would only not be there; so `hint(...)` becomes `__late__.hint(...)`.
+
+Why: to unmarshal a function costs 2 us, each page of memory that they fill 1.4 us, and more after the clone.
+"""
+
+from __future__ import annotations
+
+import _signal
+import ast
+import errno
+import posix
+import select
+from collections import Counter
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import find_spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+    Definition = tuple[str, str]  # the full name of a module, and a name that it defines; "" for the module itself
+
+_CONSTANTS = "pyruntime.linux.constants"
+_NUMBERS = {module.__name__: module for module in (_signal, errno, posix, select)}
+_PURE = ("dict", "frozenset", "set", "split", "tuple")  # what may be called later as well as now
+
+
+class Condensed:
+    """The sources of all images. `cold`: functions that usual starts do not call; `constants`: linux/constants.py."""
+
+    def __init__(self, sources: dict[str, ast.Module], cold: set[Definition], constants: ModuleType) -> None:
+        self._trees = {name: _Strip().visit(tree) for name, tree in sources.items()}
+        self._folded = {name: _Fold(tree, constants).fold(tree) for name, tree in self._trees.items()}
+        early: set[Definition] = set()  # used while modules are run, or under a name that means two things
+        for module, tree in self._trees.items():
+            bound, read = _bindings(tree), _read(tree.body, running=True)
+            early |= {(module, name) for name in bound if name in read or bound[name] > 1}
+            early |= {what for name, what in self._imports(module).items() if name in read or bound[name] > 1}
+        self._late = cold & {function for name in sources for function in self._functions(name)} - early
+        self._wanted = {what for name in sources for what in self._imports(name).values()} - self._late
+
+    def parts(self, module: str) -> tuple[ast.Module, ast.Module]:
+        """What of a module is run at once, and its late part."""
+        tree = self._trees[module]
+        asked = {name: what for name, what in self._imports(module).items() if what in self._late}
+        asked |= {name: (module, name) for owner, name in self._late if owner == module}
+        ask = _Ask(module, asked)
+        body = [ask.visit(node) for node in tree.body]
+        imports = [*filter(_is_import, body), *ask.imports()]
+        rest = [node for node in body if not _is_import(node)]
+        late = {node for node in rest if self._may_wait(module, node)}
+        while early := {node for node in late if _defined(node) & _read(set(rest) - late)}:
+            late -= early
+        now, later = ([node for node in rest if (node in late) == which] for which in (False, True))
+        superfluous = (self._folded[module] | asked.keys()) - _read(rest)
+        return ast.Module(_without(superfluous, imports) + now, []), ast.Module(later, [])
+
+    def libraries(self) -> list[tuple[str, str]]:
+        """The modules in C that are imported at the top of ours, with the paths of those that are shared libraries."""
+        names = {
+            module
+            for tree in self._trees.values()
+            for statement in tree.body
+            for node in (statement, *(statement.body if isinstance(statement, ast.Try) else ()))
+            for module, _ in _imported(node).values()
+        }
+        specs = [spec for name in sorted(names) if not name.startswith("pyruntime") and (spec := find_spec(name))]
+        shared = [(spec.name, spec.origin or "") for spec in specs if isinstance(spec.loader, ExtensionFileLoader)]
+        return shared + [(spec.name, "") for spec in specs if spec.origin == "built-in"]
+
+    def _imports(self, module: str) -> dict[str, Definition]:
+        """What the imports at the top of a module bind, without what was folded."""
+        found: dict[str, Definition] = {}
+        for node in self._trees[module].body:
+            found |= _imported(node)
+        return {name: what for name, what in found.items() if name not in self._folded[module]}
+
+    def _functions(self, module: str) -> set[Definition]:
+        return {
+            (module, node.name)
+            for node in self._trees[module].body
+            if isinstance(node, ast.FunctionDef) and not node.decorator_list
+        }
+
+    def _may_wait(self, module: str, node: ast.stmt) -> bool:
+        """Whether a statement at the top level can be run later: a late function, or a table that has no effect."""
+        if isinstance(node, ast.FunctionDef):
+            return (module, node.name) in self._late
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            return False
+        names = _defined(node)
+        calls = [part.func for part in ast.walk(node) if isinstance(part, ast.Call)]
+        return (
+            bool(names)
+            and (isinstance(node.value, ast.Constant) or all(name[0] == "_" for name in names))
+            and not any((module, name) in self._wanted for name in names)
+            and all(_bindings(self._trees[module])[name] == 1 for name in names)
+            and all(getattr(call, "id", getattr(call, "attr", "")) in _PURE for call in calls)
+        )
+
+
+class _Strip(ast.NodeTransformer):
+    """Leaves out what only type checkers and people read. A class keeps its annotations: they are a Step's fields."""
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:
+        """`TYPE_CHECKING = False`: see visit_If."""
+        return None if "TYPE_CHECKING" in _defined(node) else node
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
+        """`from __future__` would import a module to no effect; the flag is given to compile() instead."""
+        return None if node.module == "__future__" else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        """`if TYPE_CHECKING` is never true."""
+        self.generic_visit(node)
+        return node.orelse if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        """The annotations of a function are strings that somebody would have to load."""
+        self.generic_visit(node)
+        node.returns = None
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        """See visit_FunctionDef."""
+        node.annotation = None
+        return node
+
+
+class _Fold(ast.NodeTransformer):
+    """Writes numbers in place of their names: those of `errno`, `posix` and the like, and of linux/constants.py."""
+
+    def __init__(self, tree: ast.Module, constants: ModuleType) -> None:
+        self._modules: dict[str, ModuleType] = {}
+        self._values: dict[str, int] = {}
+        bound = _bindings(tree)
+        for node in tree.body:
+            for name, (module, attribute) in _imported(node).items():
+                if bound[name] > 1:  # it may mean something else somewhere
+                    continue
+                if not attribute and module in _NUMBERS:
+                    self._modules[name] = _NUMBERS[module]
+                elif f"{module}.{attribute}" == _CONSTANTS:
+                    self._modules[name] = constants
+                else:
+                    home = constants if module == _CONSTANTS else _NUMBERS.get(module)
+                    value = getattr(home, attribute, None)
+                    if type(value) is int:
+                        self._values[name] = value
+
+    def fold(self, tree: ast.Module) -> set[str]:
+        """Change the tree; return the names that it no longer reads."""
+        self.visit(tree)
+        return self._values.keys() | self._modules.keys() - _read(tree.body)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        """`c.MS_BIND`, `errno.ENOENT`; and errno.errorcode, a table that only errors read."""
+        self.generic_visit(node)
+        if not isinstance(node.value, ast.Name) or node.value.id not in self._modules:
+            return node
+        value = getattr(self._modules[node.value.id], node.attr, None)
+        if type(value) is not int and value is not errno.errorcode:
+            return node
+        return ast.copy_location(ast.parse(repr(value), mode="eval").body, node)
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """What was imported by its own name: `SYS_mount`."""
+        value = self._values.get(node.id)
+        return node if value is None else ast.copy_location(ast.Constant(value), node)
+
+
+class _Ask(ast.NodeTransformer):
+    """Writes late functions as attributes of their modules. `functions`: what is late, by the name it has here."""
+
+    def __init__(self, module: str, functions: dict[str, Definition]) -> None:
+        self._module = module
+        self._functions = functions
+        self._asked: set[str] = set()
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """A name that is read: as an attribute of `__late__`, which is the module itself, or of another module."""
+        module, function = self._functions.get(node.id, ("", ""))
+        if not module:
+            return node
+        self._asked.add(module)
+        alias = ast.Name("__late__" if module == self._module else _alias(module), ast.Load())
+        return ast.copy_location(ast.Attribute(alias, function, ast.Load()), node)
+
+    def imports(self) -> list[ast.stmt]:
+        """The statements that import the other modules which are asked."""
+        pairs = [(*module.rpartition("."), _alias(module)) for module in sorted(self._asked - {self._module})]
+        return [ast.ImportFrom(package, [ast.alias(leaf, alias)], 0) for package, _, leaf, alias in pairs]
+
+
+def _alias(module: str) -> str:
+    return f"__{module.replace('.', '_')}__"
+
+
+def _is_import(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def _imported(node: ast.stmt) -> dict[str, Definition]:
+    """What an import binds: each name, and what it is."""
+    if isinstance(node, ast.ImportFrom):
+        return {alias.asname or alias.name: (node.module or "", alias.name) for alias in node.names}
+    if isinstance(node, ast.Import):
+        return {alias.asname or alias.name: (alias.name, "") for alias in node.names}
+    return {}
+
+
+def _defined(node: ast.stmt) -> set[str]:
+    """The names that a function or a table at the top level defines; none for any other statement."""
+    if isinstance(node, ast.FunctionDef):
+        return {node.name}
+    if isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
+        return {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return {node.target.id} if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) else set()
+
+
+def _without(names: set[str], imports: list[ast.stmt]) -> list[ast.stmt]:
+    """The imports, but for those of `names`."""
+    kept: list[ast.stmt] = []
+    for node in imports:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            node.names = [alias for alias in node.names if (alias.asname or alias.name) not in names]
+            kept += [node] if node.names else []
+    return kept
+
+
+def _bindings(tree: ast.AST) -> Counter[str]:
+    """How often each name is bound in a tree, in whatever scope."""
+    bound: Counter[str] = Counter()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            bound[node.id] += 1
+        elif isinstance(node, ast.arg):
+            bound[node.arg] += 1
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+            bound[node.name or ""] += 1
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            bound.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Global):
+            bound.update(node.names)
+    return bound
+
+
+def _read(nodes: Iterable[ast.AST], *, running: bool = False) -> set[str]:
+    """The names that are read in some trees; with `running`, without those that only the bodies of functions read."""
+    found: set[str] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        if running and isinstance(node, ast.FunctionDef | ast.Lambda):
+            waiting += [node.args, *getattr(node, "decorator_list", [])]
+        else:
+            waiting += ast.iter_child_nodes(node)
+    return found

@@ -1,0 +1,159 @@
+"""What the images hold of a source (cli/condense.py): what is put off comes when it is asked for, and only then."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pyruntime.cli.condense import Condensed
+from pyruntime.linux import constants
+
+COLD = {
+    ("p.a", "rare"),
+    ("p.a", "rarer"),
+    ("p.a", "used_when_run"),
+    ("p.a", "decorated"),
+    ("p.a", "also_a_local"),
+    ("p.a", "gone"),
+}
+
+A = """
+from __future__ import annotations
+import errno
+from pyruntime.linux import constants as c
+from pyruntime.linux.constants import MS_RDONLY, SYS_mount, flag_names
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+_TABLE = {"a": 1, "b": frozenset((2, 3))}
+_READ_BY_BOTH = (1, 2)
+_MADE = print_nothing() if False else [].copy()
+PUBLIC = [1]
+def rare(number: int) -> Any:
+    return rarer(number), _TABLE, _READ_BY_BOTH
+def rarer(number, default=errno.ENOENT):
+    return number, default
+def used_when_run(): return 7
+NUMBER = used_when_run()
+def decorate(function): return function
+@decorate
+def decorated(): return 8
+def also_a_local(): return 9
+def usual(also_a_local=None):
+    return c.MS_BIND | MS_RDONLY, errno.EPERM, SYS_mount, also_a_local, _READ_BY_BOTH
+def call_rare(number):
+    try:
+        return rare(number)
+    except OSError as rare_error:
+        return rare_error
+def shadow(errno):
+    return errno
+"""
+
+B = """
+from p.a import PUBLIC, rare as seldom, usual
+from p import a
+def through_a_name(): return seldom(1)
+def through_the_module(): return a.rarer(2, default=3)
+"""
+
+
+class Late(ModuleType):
+    """As in image.BOOT."""
+
+    late: ast.Module | None
+
+    def __getattr__(self, name: str) -> Any:
+        late = self.__dict__["late"]
+        if late is None or name.startswith("__"):
+            raise AttributeError(name)
+        self.late = None
+        exec(compile(ast.fix_missing_locations(late), self.__name__, "exec"), self.__dict__)
+        return getattr(self, name)
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Both sources, condensed and run."""
+    condensed = Condensed({"p.a": ast.parse(A), "p.b": ast.parse(B)}, COLD, constants)
+    package: Any = ModuleType("p")
+    monkeypatch.setitem(sys.modules, "p", package)
+    for name in ("a", "b"):
+        now, late = condensed.parts(f"p.{name}")
+        module: Any = Late(f"p.{name}")
+        module.late = late
+        module.__late__ = module
+        monkeypatch.setitem(sys.modules, f"p.{name}", module)
+        setattr(package, name, module)
+        exec(compile(ast.fix_missing_locations(now), name, "exec"), module.__dict__)
+    return dict(vars(package))
+
+
+def test_what_is_at_hand_and_what_is_late(modules: dict[str, Any]) -> None:
+    a = vars(modules["a"])
+    for name in (
+        "usual",
+        "call_rare",
+        "used_when_run",
+        "decorated",
+        "also_a_local",
+        "_READ_BY_BOTH",
+        "_MADE",
+        "PUBLIC",
+    ):
+        assert name in a, name
+    for name in ("rare", "rarer", "_TABLE", "TYPE_CHECKING", "annotations", "MS_RDONLY", "SYS_mount"):
+        assert name not in a, name
+
+
+def test_late_functions_come_when_they_are_called(modules: dict[str, Any]) -> None:
+    a = modules["a"]
+    expected = ((1, errno.ENOENT), {"a": 1, "b": frozenset((2, 3))}, (1, 2))
+    assert a.call_rare(1) == expected
+    assert a.late is None
+    assert a.call_rare(1) == expected  # it was run once
+
+
+def test_another_module_asks(modules: dict[str, Any]) -> None:
+    assert modules["b"].through_a_name()[0] == (1, errno.ENOENT)
+    assert modules["b"].through_the_module() == (2, 3)
+
+
+def test_another_module_asks_by_its_attribute_first(modules: dict[str, Any]) -> None:
+    assert modules["b"].through_the_module() == (2, 3)
+
+
+def test_numbers_stand_where_their_names_were(modules: dict[str, Any]) -> None:
+    usual = modules["a"].usual
+    assert usual() == (constants.MS_BIND | constants.MS_RDONLY, errno.EPERM, constants.SYS_mount, None, (1, 2))
+    assert not {"c", "MS_RDONLY", "SYS_mount"} & set(usual.__code__.co_names)
+
+
+def test_a_name_that_means_two_things_is_not_folded(modules: dict[str, Any]) -> None:
+    """`errno` is a parameter somewhere, so errno.ENOENT is asked of the module everywhere."""
+    assert modules["a"].shadow(5) == 5
+    assert "errno" in vars(modules["a"])
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error(modules: dict[str, Any]) -> None:
+    with pytest.raises(AttributeError):
+        _ = modules["a"].nothing
+
+
+def test_what_is_cold_and_not_there_does_not_matter() -> None:
+    now, late = Condensed({"p.a": ast.parse("def f(): return 1")}, {("p.a", "gone"), ("z", "f")}, constants).parts(
+        "p.a"
+    )
+    assert (len(now.body), len(late.body)) == (1, 0)
+
+
+def test_modules_in_c_are_known_by_their_paths() -> None:
+    source = "import posix\nfrom pyruntime import report\ntry:\n    import _ctypes\nexcept ImportError:\n    pass\n"
+    found = dict(Condensed({"a": ast.parse(source)}, set(), constants).libraries())
+    assert set(found) == {"_ctypes", "posix"}
+    assert (found["posix"], found["_ctypes"].rpartition(".")[2]) == ("", "so")
