@@ -74,6 +74,13 @@ def host(machines: Callable[[str], Machine], outside: Machine) -> Machine:
     return host
 
 
+@pytest.fixture
+def a_router(host: Machine) -> None:
+    """The host forwards packets already; else the first use of a network says that it turns that on."""
+    for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        host.run("sh", "-c", f"echo 1 > /proc/sys/net/{name}")
+
+
 @pytest.fixture  # type: ignore[no-redef]
 def driver(runtime: str, host: Machine, scratch: Path, marker: str) -> Runtime:
     """The runtime, on the host. A launcher of two lines, so that signals and exit statuses are the runtime's own."""

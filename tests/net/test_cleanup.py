@@ -21,13 +21,13 @@ from tests.support.leftovers import Leftovers
 from tests.support.namespace import Machine
 from tests.support.runtime import Runtime
 
-# INJECT=kill:N or fail:N. Of the requests to rtnetlink and the files that are written whole, the Nth is the runtime's
-# last act, or fails. That there was an Nth at all is said by a file.
+# INJECT=kill:N or fail:N. Of the requests to rtnetlink and netfilter, and the files that are written whole, the Nth is
+# the runtime's last act, or fails. That there was an Nth at all is said by a file.
 INJECTING = """
 import errno, posix, sys
 sys.path[:0] = sys.path[-1], {library!r}
 from pyruntime.errors import KernelError
-from pyruntime.linux import files, netlink_socket
+from pyruntime.linux import files, netlink_socket, nftables
 from pyruntime.__main__ import main
 
 what, _, number = posix.environ[b"INJECT"].decode().partition(":")
@@ -46,6 +46,7 @@ def weak(function):
     return reached
 
 netlink_socket.NetlinkSocket._ask = weak(netlink_socket.NetlinkSocket._ask)
+nftables.Nftables._transact = weak(nftables.Nftables._transact)
 files.replace = weak(files.replace)
 files.rewrite = weak(files.rewrite)
 main()
@@ -74,15 +75,17 @@ def injecting(scratch: Path, host: Machine) -> Callable[[str], tuple[str, Path]]
     return make
 
 
+@pytest.mark.usefixtures("a_router")
 @pytest.mark.parametrize("how", ["kill", "fail"])
 def test_whenever_a_start_ends_nothing_is_left(
     how: str, container: Container, injecting: Any, driver: Runtime, leftovers: Leftovers
 ) -> None:
     container.process["args"] = ["true"]
+    flags = ("--net", "bridge", "-p", "8080:80", "-p", "53:53/udp")
     sound = driver.command
     for number in itertools.count():
         driver.command, sign = injecting(f"{how}:{number}")
-        result = container.run("--net", "bridge")
+        result = container.run(*flags)
         driver.command = sound
         if not sign.exists():
             assert result.status == 0, result
@@ -98,11 +101,12 @@ def test_whenever_a_start_ends_nothing_is_left(
         left = leftovers.found()
         assert not left, f"at call {number}: {left}"
         # What is left of the network itself must do for the next.
-        again = container.run("--net", "bridge")
+        again = container.run(*flags)
         assert (again.status, again.stderr) == (0, ""), f"after call {number}"
     assert number > 15, "the calls were not counted"
 
 
+@pytest.mark.usefixtures("a_router")
 def test_a_program_that_is_not_there_leaves_no_address(
     container: Container, started: Started, refused: Refused
 ) -> None:
