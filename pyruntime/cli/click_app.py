@@ -186,8 +186,8 @@ class Operand(click.Argument):
         """IDs of the containers below --root, names of networks or signals, or directories."""
         if "BUNDLE" in self.word:
             return [CompletionItem(incomplete, type="dir")]
-        if self.word == "NAME":
-            return []  # of what is to be made
+        if self.word in ("NAME", "[ADDRESS]"):
+            return []  # the one is to be made, the other anybody's
         if "SIGNAL" in self.word:
             names = _signal_names()
         else:

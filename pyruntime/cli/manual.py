@@ -34,7 +34,7 @@ What follows `--` runs in place of process.args of config.json.
 GROUPS = {
     "network": (
         """\
-The networks of --net bridge[:NAME]: define, list, inspect and remove them.
+The networks of --net bridge[:NAME]: define, list, inspect and remove them; and the way of a packet, traced.
 
 A network is a bridge on the host with a range of addresses. Containers on it reach each other by name (their ID, their
 hostname), the host, and through it the outside.
@@ -142,6 +142,15 @@ A container whose lease is stale (it is gone, or from before a reboot) is marked
 """,
     "network remove": """\
 Remove a network: its bridge, its nftables rules, its definition. Not while a container is on it.
+""",
+    "network trace": """\
+Print the way of a packet from a container to the outside, or to ADDRESS: each interface with its addresses, the route,
+the neighbour, and the nftables rules that concern it, with their counters. What is in the way is marked with a `!`: an
+interface that is down, a route that is missing, a rule of somebody else's that drops. No packet is sent.
+
+A rule with a `?` may match: it asks for a port, a mark, or something else that a packet may or may not have.
+Without ADDRESS it is 192.0.2.1, which is nobody's: any machine that is far away. The exit status is 1 if something is
+in the way, or if a plugin of CNI finds that something is missing.
 """,
     "features": """\
 Print as JSON what this runtime knows and serves, whatever the kernel allows (runtime-spec: features.md).

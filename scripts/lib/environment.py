@@ -72,14 +72,15 @@ def write_launcher(launcher: Path, python: str | Path, library: Path) -> None:
 def checkout_launcher(folder: Path, python: str) -> Path:
     """The command as scripts/run installs it, but for the package of this checkout; `folder` is empty and temporary.
 
-    An isolated interpreter (-IS) sees no site-packages, so the package and click are put side by side in one folder.
-    They are copied: compiled files of root's would be a nuisance in the user's checkout.
+    An isolated interpreter (-IS) sees no site-packages, so the package and what it needs are put side by side in one
+    folder. The package is copied: compiled files of root's would be a nuisance in the user's checkout.
     """
     library = folder / "library"
     shutil.copytree(CHECKOUT / "pyruntime", library / "pyruntime", ignore=shutil.ignore_patterns("__pycache__"))
-    click = importlib.util.find_spec("click")
-    if click is not None and click.origin is not None:
-        (library / "click").symlink_to(Path(click.origin).parent)
+    for name in ("click", "pyroute2"):
+        found = importlib.util.find_spec(name)
+        if found is not None and found.origin is not None:
+            (library / name).symlink_to(Path(found.origin).parent)
     launcher = folder / "pyruntime"
     write_launcher(launcher, os.path.realpath(python), library)
     return launcher

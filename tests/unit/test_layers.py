@@ -86,6 +86,7 @@ HEAVY = set(
 TYPES_ALONE = {"spec.types", "net.types"}
 COLD = {
     "net.admin",
+    *("net.packet", "net.trace", "cli.trace"),
     *(
         "cli.click_app",
         "cli.condense",
