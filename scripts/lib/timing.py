@@ -30,6 +30,8 @@ KINDS: dict[str, Callable[[list[float]], float]] = {
     "min": min,
 }
 
+kept: set[int] = set()  # processes that are to outlive the passes
+
 Action = Callable[[str], None]  # given an ID that no container has
 Row = dict[str, float]  # column -> milliseconds
 
@@ -56,12 +58,18 @@ def be_subreaper() -> None:
 
 
 def reap() -> None:
-    """Wait until no process of the pass is left. We are their subreaper, so that none escapes the accounting."""
-    while True:
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
+    """Wait until no process of the pass is left. We are their subreaper, so that none escapes the accounting.
+
+    But for those that are `kept`, which outlive the pass.
+    """
+    while left := children() - kept:
+        for pid in left:
+            os.waitpid(pid, 0)
+
+
+def children() -> set[int]:
+    """The processes whose parent we are, those that we became by others' end included."""
+    return {int(word) for word in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
 def spawn(argv: list[str], log: Path, environment: dict[str, str] = ENVIRONMENT, stdin: int = DEVNULL) -> None:
@@ -76,9 +84,9 @@ def spawn(argv: list[str], log: Path, environment: dict[str, str] = ENVIRONMENT,
         raise Failed(f"{Path(argv[0]).name}: {said[0]}")
 
 
-def command(runtime: str, root: Path, *arguments: str) -> None:
-    """One call of a runtime, to its end. Raises Failed."""
-    spawn([runtime, "--root", str(root / "state"), *arguments], root / "bench.log")
+def command(runtime: str, root: Path, *arguments: str, log: str = "bench.log") -> None:
+    """One call of a runtime, to its end; what it writes goes to a file below `root`. Raises Failed."""
+    spawn([runtime, "--root", str(root / "state"), *arguments], root / log)
 
 
 def clean(runtime: str, root: Path) -> None:
@@ -117,17 +125,19 @@ def take_turns(
     return samples
 
 
-def make_bundle(folder: Path, writer: str) -> Path:
-    """The config that `writer spec` writes, with /bin/true in place of the shell on a terminal."""
-    bundle = folder / "bundle"
+def make_bundle(folder: Path, writer: str, *words: str) -> Path:
+    """The config that `writer spec` writes, with a command of busybox, or `true`, in place of the shell."""
+    words = words or ("true",)
+    bundle = folder / f"bundle-{words[0]}"
     (bundle / "rootfs/bin").mkdir(parents=True)
     busybox = shutil.which("busybox") or die("busybox is missing (apt-get install busybox-static)")
-    shutil.copy(busybox, bundle / "rootfs/bin/true")
+    for name in {"true", words[0]}:
+        shutil.copy(busybox, bundle / "rootfs/bin" / name)
     subprocess.run([writer, "spec"], cwd=bundle, check=True, env=ENVIRONMENT)
     path = bundle / "config.json"
     config = json.loads(path.read_text())
     config["ociVersion"] = "1.0.2"  # old releases refuse a newer one
-    config["process"] |= {"terminal": False, "args": ["/bin/true"]}
+    config["process"] |= {"terminal": False, "args": [f"/bin/{words[0]}", *words[1:]]}
     path.write_text(json.dumps(config))
     return bundle
 
