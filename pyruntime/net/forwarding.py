@@ -33,6 +33,13 @@ def closed_for(network: Network) -> list[int]:
     return [each for each in sorted(versions) if sysctl.read(_SWITCHES[each]) == "0" or tag & _bit(each)]
 
 
+def believe_no_router(bridge: str) -> None:
+    """Take no routes from containers, which may say that they are routers (CVE-2020-13401). Raises KernelError."""
+    path = f"net/ipv6/conf/{bridge}/accept_ra"
+    if sysctl.read(path) not in ("", "0"):
+        sysctl.write(path, "0")
+
+
 def turn_on(network: Network, closed: Iterable[int]) -> None:
     """Have the kernel forward these IP versions, say so if it did not, and remember it. Raises KernelError.
 
@@ -103,10 +110,13 @@ def _remedy(chain: Chain, bridge: str) -> str:
 
 
 def _keep_router_advertisements() -> None:
-    """A kernel that forwards IPv6 no longer takes its own routes from routers, unless told to: accept_ra=2."""
+    """A kernel that forwards IPv6 no longer takes its own routes from routers, unless told to: accept_ra=2.
+
+    Only at devices that are there: what others make later is not ours to decide about.
+    """
     for name in sysctl.listed("net/ipv6/conf"):
         path = f"net/ipv6/conf/{name}/accept_ra"
-        if name != "all" and sysctl.read(path) == "1":
+        if name not in ("all", "default", "lo") and sysctl.read(path) == "1":
             sysctl.write(path, "2")
 
 

@@ -25,7 +25,7 @@ from _socket import (
 from errno import EADDRINUSE, EADDRNOTAVAIL
 from sys import byteorder
 
-from pyruntime.errors import Error, KernelError, StateError
+from pyruntime.errors import Error, KernelError, StateError, UnsupportedError
 from pyruntime.linux import proc
 from pyruntime.linux.nftables import register
 from pyruntime.net.addresses import octets
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS = {"tcp": 6, "udp": 17}  # IPPROTO_TCP, IPPROTO_UDP
 _ANY = {4: bytes(4), 16: bytes(16)}  # 0.0.0.0, ::
+_LOOPBACK6 = bytes(15) + b"\1"  # ::1
 _LISTENS = {"tcp": b"0A", "udp": b"07"}  # TCP_LISTEN; of UDP: not connected. net/tcp_states.h
 _TABLE_MAX = 64 << 20  # bytes of /proc/net/tcp: 400,000 sockets
 _NAME_MAX = 64  # bytes of a process's name
@@ -53,7 +54,7 @@ def text_of(port: Port) -> str:
 def elements(endpoint: Endpoint) -> list[Element]:
     """What the nftables maps (ruleset.py) say of the container's ports.
 
-    Raises Error for a port at an address of a version that the network does not have.
+    Raises Error for a port at an address of a version that the network does not have, UnsupportedError for one at ::1.
     """
     return [element for port in endpoint["ports"] for element in _elements(port, endpoint["ips"])]
 
@@ -114,6 +115,9 @@ def _addresses(port: Port, ips: list[str]) -> list[bytes]:
     if not port["address"]:
         return [_ANY[length] for length in lengths]
     address = octets(port["address"])
+    if address == _LOOPBACK6:
+        message = f"the port {text_of(port)} can't be published: Linux lets no packet from or to ::1 leave the loopback"
+        raise UnsupportedError(message, hint="publish it at 127.0.0.1")
     if len(address) not in lengths:
         version = "IPv4" if len(address) == 4 else "IPv6"
         raise Error(f"the port {text_of(port)} can't be published: the container's network has no {version} subnet")

@@ -82,6 +82,7 @@ LOCAL_SETS
 
     chain published {
 LOCAL
+        ip6 daddr ::1 return comment "IPv6 has no route_localnet: answers to ::1 would be dropped"
         dnat ip to ip daddr . meta l4proto . th dport map @bound4
         dnat ip6 to ip6 daddr . meta l4proto . th dport map @bound6
         meta nfproto ipv4 dnat ip to meta l4proto . th dport map @ports4

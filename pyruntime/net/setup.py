@@ -35,6 +35,7 @@ def make(network: Network, nftables: Nftables) -> None:
         nft.apply(elements)
     else:
         _apply_base(elements)
+    forwarding.believe_no_router(network["bridge"])
     forwarding.turn_on(network, closed)
     sysctl.write(ROUTE_LOCALNET.format(network["bridge"]), "1")
     forwarding.warn_of_drops(network, nftables)

@@ -11,6 +11,8 @@ import itertools
 import os
 import posix
 import re
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -22,6 +24,7 @@ from pyruntime.linux.nftables import Nftables
 from pyruntime.net import firewall, nft, ports, publishing, ruleset
 from pyruntime.net.types import Endpoint, Network, Port
 from tests.net.conftest import HOST, HOST6, OUTSIDE, OUTSIDE6, published
+from tests.support.container import wait_until
 from tests.support.namespace import Machine, Servers
 
 pytestmark = pytest.mark.needs("nft")
@@ -167,6 +170,9 @@ class TestPublished:
             assert host.ask(address, 8080, "?", udp=udp).startswith("box0 "), address
         for address in (HOST6, "fd00:89::1"):
             assert host.ask(address, 8080, "?", udp=udp).startswith("box0 "), address
+        if not udp:
+            with pytest.raises(ConnectionRefusedError):  # at once: nothing is translated
+                host.ask("::1", 8080)
 
     def test_from_containers(self, boxes: Boxes, bridged: None, udp: bool) -> None:
         one, two = boxes(with_8080(udp)), boxes()
@@ -441,10 +447,16 @@ class TestForwarding:
             firewall.remove(NETWORK)
         assert host.run("cat", "/proc/sys/net/ipv4/ip_forward") == "1\n"
 
-    def test_routes_from_routers_are_still_taken(self, boxes: Boxes, host: Machine) -> None:
-        assert host.run("cat", "/proc/sys/net/ipv6/conf/out0/accept_ra") == "1\n"
-        boxes()
-        assert host.run("cat", "/proc/sys/net/ipv6/conf/out0/accept_ra") == "2\n"
+    def test_the_host_believes_routers_but_not_containers(self, boxes: Boxes, host: Machine, outside: Machine) -> None:
+        """A router that forwards takes no routes from others, unless told to; of containers it must not take any."""
+        box = boxes()
+        advertise(box.machine, "eth0")
+        advertise(outside, "eth0")
+        wait_until(lambda: "dev out0 proto ra" in host.run("ip", "-6", "route"), "the route that the outside tells of")
+        assert "dev pyruntime0 proto ra" not in host.run("ip", "-6", "route")
+        host.run("sh", "-c", f"echo 2 > /proc/sys/net/ipv6/conf/{BRIDGE}/accept_ra")
+        advertise(box.machine, "eth0")
+        wait_until(lambda: "dev pyruntime0 proto ra" in host.run("ip", "-6", "route"), "the test to be able to fail")
 
 
 class TestTaken:
@@ -460,7 +472,7 @@ class TestTaken:
         return refuse
 
     @pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
-    @pytest.mark.parametrize("address", ["127.0.0.1", HOST, "::1"])
+    @pytest.mark.parametrize("address", ["127.0.0.1", HOST, HOST6])
     def test_by_a_process(self, host: Machine, refused: Callable[..., str], address: str, udp: bool) -> None:
         with host.listen(address, 8080, udp=udp):
             said = refused(with_8080(udp))
@@ -576,6 +588,16 @@ class TestKernels:
         with host.entered():
             firewall.remove(NETWORK)
         assert host.rules() == ""
+
+
+def advertise(machine: Machine, link: str) -> None:
+    """Say to all on a link that this machine is the way to everywhere: a router advertisement (RFC 4861, 4.2)."""
+    machine.ip("address", "replace", "fe80::99/64", "dev", link, "nodad")
+    with machine.entered(), socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as opened:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        advertisement = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
+        opened.bind(("fe80::99", 0, 0, socket.if_nametoindex(link)))
+        opened.sendto(advertisement, ("ff02::1", 0, 0, socket.if_nametoindex(link)))
 
 
 def endpoint(*listed: Port) -> Endpoint:

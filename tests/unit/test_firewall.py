@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from pyruntime.errors import Error, StateError
+from pyruntime.errors import Error, StateError, UnsupportedError
 from pyruntime.net import ports, ruleset
 from pyruntime.net.types import Endpoint, Network, Port
 
@@ -70,7 +70,7 @@ class TestRules:
         chain = ruleset.base_rules().partition("chain published {")[2].partition("}")[0].split("\n")
         rules = [line.strip() for line in chain if line.strip()]
         assert rules[0] == "fib daddr type != local return"
-        assert all(" map @" in rule for rule in rules[1:])
+        assert all(" map @" in rule for rule in rules[2:])
 
     def test_without_fib_the_local_addresses_are_listed(self) -> None:
         text = ruleset.base_rules(["127.0.0.0/8", "198.51.100.1", "::1"])
@@ -107,8 +107,12 @@ class TestElements:
         assert [name for name, _, _ in ports.elements(endpoint(port(8080), ips=("10.89.0.2/24",)))] == ["ports4"]
 
     def test_the_network_has_no_such_version(self) -> None:
-        with pytest.raises(Error, match=r"\[::1\]:8080/tcp can't be published: .* has no IPv6 subnet"):
-            ports.elements(endpoint(port(8080, address="::1"), ips=("10.89.0.2/24",)))
+        with pytest.raises(Error, match=r"\[2001:db8::1\]:8080/tcp can't be published: .* has no IPv6 subnet"):
+            ports.elements(endpoint(port(8080, address="2001:db8::1"), ips=("10.89.0.2/24",)))
+
+    def test_at_the_loopback_of_ipv6(self) -> None:
+        with pytest.raises(UnsupportedError, match=r"\[::1\]:8080/tcp can't be published.*\(publish it at 127.0.0.1\)"):
+            ports.elements(endpoint(port(8080, address="::1")))
 
     def test_an_element_as_text(self) -> None:
         assert [ports.target_of(data) for _, _, data in ports.elements(endpoint(port(8080, 81)))] == [
@@ -120,7 +124,14 @@ class TestElements:
 class TestTakenByAContainer:
     @pytest.mark.parametrize(
         ("one", "other"),
-        [("", ""), ("", "127.0.0.1"), ("127.0.0.1", ""), ("127.0.0.1", "127.0.0.1"), ("", "::1"), ("::", "::1")],
+        [
+            ("", ""),
+            ("", "127.0.0.1"),
+            ("127.0.0.1", ""),
+            ("127.0.0.1", "127.0.0.1"),
+            ("", "2001:db8::1"),
+            ("::", "2001:db8::1"),
+        ],
     )
     def test_they_overlap(self, one: str, other: str) -> None:
         holder = endpoint(port(8080, address=other), id="holder")
@@ -128,7 +139,9 @@ class TestTakenByAContainer:
             ports.refuse_published(endpoint(port(8080, address=one)), holder)
         assert "8080/tcp is taken: the container holder of the network default has it" in str(caught.value)
 
-    @pytest.mark.parametrize(("one", "other"), [("127.0.0.1", "127.0.0.2"), ("127.0.0.1", "::1"), ("0.0.0.0", "::")])
+    @pytest.mark.parametrize(
+        ("one", "other"), [("127.0.0.1", "127.0.0.2"), ("127.0.0.1", "2001:db8::1"), ("0.0.0.0", "::")]
+    )
     def test_they_do_not(self, one: str, other: str) -> None:
         ports.refuse_published(endpoint(port(8080, address=one)), endpoint(port(8080, address=other), id="holder"))
 
