@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 # Which parts of a tuple the kernel compares (nf_conntrack_netlink.c: CTA_FILTER_F_...; since Linux 5.8, older ones
 # list all flows). No header for programs has the names.
-_FILTER_IP_SRC = 1 << 0
 _FILTER_PROTO_NUM = 1 << 3
+_FILTER_PROTO_DST_PORT = 1 << 5
 
 
 class Tuple:
@@ -71,21 +71,25 @@ class Conntrack(NetlinkSocket):
         except OSError as error:
             raise KernelError("socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER)", error.errno or 0) from error
 
-    def answered_by(self, address: bytes) -> list[Flow]:
-        """The flows whose answers come from this address, 4 or 16 bytes. Raises KernelError."""
-        family, kind = (c.AF_INET, n.CTA_IP_V4_SRC) if len(address) == 4 else (c.AF_INET6, n.CTA_IP_V6_SRC)
-        addresses = attribute(n.CTA_TUPLE_IP | c.NLA_F_NESTED, attribute(kind, address))
-        wanted = attribute(n.CTA_TUPLE_REPLY | c.NLA_F_NESTED, addresses)
-        wanted += _filter(n.CTA_FILTER_REPLY_FLAGS, _FILTER_IP_SRC)
-        return [flow for flow in self._flows(family, wanted) if flow.reply.source == address]
+    def flows(self, protocol: int, port: int = 0) -> list[Flow]:
+        """The flows of an IP protocol (17 is UDP) to one destination port, or to any. Raises KernelError.
 
-    def of_protocol(self, protocol: int) -> list[Flow]:
-        """The flows of an IP protocol, such as 17, which is UDP. Raises KernelError."""
-        number = attribute(n.CTA_TUPLE_PROTO | c.NLA_F_NESTED, attribute(n.CTA_PROTO_NUM, pack("=B", protocol)))
-        wanted = attribute(n.CTA_TUPLE_ORIG | c.NLA_F_NESTED, number)
-        wanted += _filter(n.CTA_FILTER_ORIG_FLAGS, _FILTER_PROTO_NUM)
-        flows = self._flows(c.AF_INET, wanted) + self._flows(c.AF_INET6, wanted)
-        return [flow for flow in flows if flow.original.protocol == protocol]
+        The kernel is not asked for an address: of IPv6 it tells the flows of all others (ctnetlink_filter_match_tuple).
+        """
+        parts = attribute(n.CTA_PROTO_NUM, pack("=B", protocol))
+        compared = _FILTER_PROTO_NUM
+        if port:
+            parts += attribute(n.CTA_PROTO_DST_PORT, pack(">H", port))
+            compared |= _FILTER_PROTO_DST_PORT
+        wanted = attribute(
+            n.CTA_TUPLE_ORIG | c.NLA_F_NESTED, attribute(n.CTA_TUPLE_PROTO | c.NLA_F_NESTED, parts)
+        ) + attribute(n.CTA_FILTER | c.NLA_F_NESTED, attribute(n.CTA_FILTER_ORIG_FLAGS, pack("=I", compared)))
+        found = self._all(c.AF_INET, wanted) + self._all(c.AF_INET6, wanted)
+        return [
+            flow
+            for flow in found
+            if flow.original.protocol == protocol and (not port or flow.original.destination_port == port)
+        ]
 
     def forget(self, flow: Flow) -> None:
         """Have the kernel forget a flow, if it has not done so already. Raises KernelError."""
@@ -99,14 +103,10 @@ class Conntrack(NetlinkSocket):
             if error.errno != ENOENT:
                 raise
 
-    def _flows(self, family: int, wanted: bytes) -> list[Flow]:
+    def _all(self, family: int, wanted: bytes) -> list[Flow]:
         request = pack(NFGENMSG, family, n.NFNETLINK_V0, 0) + wanted
         answers = self._ask(_kind(n.IPCTNL_MSG_CT_GET), c.NLM_F_DUMP, request, "IPCTNL_MSG_CT_GET")
         return [Flow(answer[0], attributes(answer, calcsize(NFGENMSG))) for answer in answers]
-
-
-def _filter(kind: int, parts: int) -> bytes:
-    return attribute(n.CTA_FILTER | c.NLA_F_NESTED, attribute(kind, pack("=I", parts)))
 
 
 def _kind(message: int) -> int:

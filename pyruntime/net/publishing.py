@@ -46,8 +46,8 @@ def publish(endpoint: Endpoint) -> None:
             setup.list_addresses()
     finally:
         nftables.close()
-    if _has_udp(endpoint):
-        _forget(lambda conntrack: _to_ports(conntrack, endpoint))
+    # Whoever was sending to these ports already; but not who sends to the same port of another machine through us.
+    _forget(endpoint, lambda flow: not _leaves(flow))
 
 
 def withdraw(endpoint: Endpoint) -> None:
@@ -55,17 +55,17 @@ def withdraw(endpoint: Endpoint) -> None:
     nftables = open_table()
     try:
         for _ in range(_ROUNDS):
-            own = [element for element in ports.elements(endpoint) if nftables.find(element) == element[2]]
+            there = [element for element in ports.elements(endpoint) if nftables.find(element) == element[2]]
             try:
-                nftables.remove(own)
+                nftables.remove(there)
                 break
             except KernelError as error:
                 if error.errno != ENOENT:
                     raise
     finally:
         nftables.close()
-    if _has_udp(endpoint):
-        _forget(lambda conntrack: _through_ports(conntrack, endpoint))
+    own = {octets(ip.partition("/")[0]) for ip in endpoint["ips"]}
+    _forget(endpoint, lambda flow: flow.reply.source in own)
 
 
 def _taken(endpoint: Endpoint, nftables: Nftables) -> StateError:
@@ -81,53 +81,29 @@ def _taken(endpoint: Endpoint, nftables: Nftables) -> StateError:
     return StateError("another container has just taken a port, and given it back: try again")
 
 
-def _has_udp(endpoint: Endpoint) -> bool:
-    """Whether a client may go on with a former container: of TCP each connection is a flow of its own.
-
-    Looking for flows takes the kernel milliseconds: it goes through its whole hash table.
-    """
-    return any(port["protocol"] == "udp" for port in endpoint["ports"])
-
-
-def _to_ports(conntrack: Conntrack, endpoint: Endpoint) -> list[Flow]:
-    """The UDP flows to the ports of a new container, which so far are answered by somebody else, or by nobody.
-
-    Not those that only have such a port at their destination elsewhere, and leave this host under its own address.
-    """
-    keys = {key for _, key, _ in ports.elements(endpoint)}
-    return [
-        flow
-        for flow in conntrack.of_protocol(ports.PROTOCOLS["udp"])
-        if not keys.isdisjoint(ports.keys("udp", flow.original.destination, flow.original.destination_port))
-        and not _leaves(flow)
-    ]
-
-
 def _leaves(flow: Flow) -> bool:
     """Whether it is somebody elsewhere who answers, and this host lends its address to the one who asks."""
     to, back = flow.original, flow.reply
     return back.source == to.destination and back.destination != to.source
 
 
-def _through_ports(conntrack: Conntrack, endpoint: Endpoint) -> list[Flow]:
-    """The UDP flows that were translated for the ports of a container."""
-    udp = ports.PROTOCOLS["udp"]
-    inside = {(udp, port["port"]) for port in endpoint["ports"] if port["protocol"] == "udp"}
-    return [
-        flow
-        for ip in endpoint["ips"]
-        for flow in conntrack.answered_by(octets(ip.partition("/")[0]))
-        if (flow.reply.protocol, flow.reply.source_port) in inside and flow.original.destination != flow.reply.source
-    ]
+def _forget(endpoint: Endpoint, concerned: Callable[[Flow], bool]) -> None:
+    """Have the kernel forget the concerned ones of the UDP flows to the ports of a container.
 
-
-def _forget(select: Callable[[Conntrack], list[Flow]]) -> None:
-    """Have the kernel forget flows. That it can't is no reason to fail: they end by themselves, in minutes."""
+    Of TCP each connection is a flow of its own. That it can't be done is no reason to fail: flows end by themselves, in
+    minutes. It takes milliseconds: the kernel goes through its whole table, for each version of IP.
+    """
+    numbers = {port["hostPort"] for port in endpoint["ports"] if port["protocol"] == "udp"}
+    if not numbers:
+        return
+    keys = {key for _, key, _ in ports.elements(endpoint)}
     try:
         conntrack = Conntrack()
         try:
-            for flow in select(conntrack):
-                conntrack.forget(flow)
+            for flow in conntrack.flows(ports.PROTOCOLS["udp"], numbers.pop() if len(numbers) == 1 else 0):
+                to = flow.original
+                if concerned(flow) and not keys.isdisjoint(ports.keys("udp", to.destination, to.destination_port)):
+                    conntrack.forget(flow)
         finally:
             conntrack.close()
     except KernelError as error:

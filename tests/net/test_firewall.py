@@ -306,9 +306,12 @@ class TestOutOfReach:
 class TestFlows:
     """What connection tracking remembers of a former container."""
 
-    def test_a_udp_client_reaches_the_new_container(self, boxes: Boxes, host: Machine, outside: Machine) -> None:
+    @pytest.mark.parametrize("address", [HOST, HOST6])
+    def test_a_udp_client_reaches_the_new_container(
+        self, boxes: Boxes, host: Machine, outside: Machine, address: str
+    ) -> None:
         former = boxes("5353/udp", inside=53)
-        with outside.connect(HOST, 5353, udp=True, source_port=40000) as client:
+        with outside.connect(address, 5353, udp=True, source_port=40000) as client:
             client.send(b"?")
             assert client.recv(100).startswith(b"box0")
             with host.entered():
@@ -317,15 +320,30 @@ class TestFlows:
             client.send(b"?")
             assert client.recv(100).startswith(b"box1")
 
-    def test_a_udp_client_that_was_there_first(self, boxes: Boxes, host: Machine, outside: Machine) -> None:
+    def test_so_does_one_of_the_host_itself(self, boxes: Boxes, host: Machine) -> None:
+        former = boxes("5353/udp", "5354/udp", inside=53)
+        with host.connect("127.0.0.1", 5353, udp=True, source_port=40000) as client:
+            client.send(b"?")
+            assert client.recv(100).startswith(b"box0")
+            with host.entered():
+                publishing.withdraw(former.endpoint)
+            boxes("127.0.0.1-5353/udp", inside=53)
+            client.send(b"?")
+            assert client.recv(100).startswith(b"box1")
+
+    @pytest.mark.parametrize("address", [HOST, HOST6])
+    def test_a_udp_client_that_was_there_first(
+        self, boxes: Boxes, host: Machine, outside: Machine, address: str
+    ) -> None:
         """What it sent before was for the host itself, and it goes on sending."""
-        with outside.connect(HOST, 5353, udp=True, source_port=40000) as client:
+        boxes()  # with rules, flows are tracked
+        with outside.connect(address, 5353, udp=True, source_port=40000) as client:
             client.send(b"?")
             with pytest.raises(ConnectionRefusedError):
                 client.recv(100)
             boxes("5353/udp", inside=53)
             client.send(b"?")
-            assert client.recv(100).startswith(b"box0")
+            assert client.recv(100).startswith(b"box1")
 
     def test_flows_of_others_are_remembered(self, boxes: Boxes, host: Machine, outside: Machine) -> None:
         """A container asks for a name outside while another publishes the same port: its answer must find it."""
