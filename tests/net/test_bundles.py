@@ -17,6 +17,8 @@ from tests.support.leftovers import Leftovers
 from tests.support.namespace import Machine
 from tests.support.runtime import Runtime
 
+pytestmark = pytest.mark.needs("nft")
+
 BUNDLES = Path(__file__).resolve().parent.parent.parent / "bundles"
 PAGE = BUNDLES / "web/page/index.html"
 

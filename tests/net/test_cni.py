@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.net.conftest import HOST, OUTSIDE, Started, address_of, inside
-from tests.support.container import Container
+from tests.net.conftest import HOST, HOST6, OUTSIDE, Started, address_of, inside
+from tests.support.container import Container, wait_until
 from tests.support.leftovers import Leftovers
 from tests.support.namespace import Machine
 from tests.support.runtime import Runtime
@@ -228,6 +228,22 @@ def test_two_containers_reach_each_other(networks: Networks, started: Started, c
     server = started("httpd -f -p 80 -h /etc", "--net", "cni:web")
     fetched = container.output(f"wget -q -O - http://{address_of(server)}/hosts", "--net", "cni:web")
     assert f"{address_of(server)}\t{server.id}" in fetched
+
+
+def test_an_address_of_each_version_of_ip(
+    networks: Networks, started: Started, host: Machine, outside: Machine
+) -> None:
+    bridge = networks.bridge()
+    bridge["ipam"]["ranges"].append([{"subnet": "fd00:87::/64"}])
+    bridge["ipam"]["routes"].append({"dst": "::/0"})
+    networks.write(bridge, PORTMAP)
+    container = started("httpd -f -p 80", "--net", "cni:web", "-p", "8080:80")
+    assert address_of(container, "inet6") == "fd00:87::2"
+    wait_until(lambda: host.reaches("fd00:87::2", 80), "the plugin's addresses, which are tentative at first")
+    assert outside.reaches(HOST6, 8080)
+    assert f"fd00:87::2\t{container.id}" in container.exec_output("cat /etc/hosts")
+    assert container.delete("--force").status == 0
+    nothing_left(networks, container)
 
 
 def test_the_networks_own_name_servers(networks: Networks, container: Container) -> None:

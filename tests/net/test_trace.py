@@ -13,6 +13,8 @@ from tests.support.container import Container
 from tests.support.namespace import Machine, in_namespace_of
 from tests.support.runtime import Result, Runtime
 
+pytestmark = pytest.mark.needs("nft")
+
 # What a router does; that the runtime sees to it itself is tests/net/test_firewall.py's.
 FORWARD = "table inet router { chain forward { type filter hook forward priority 5; policy accept;\n%s\n}\n}\n"
 
