@@ -106,28 +106,28 @@ def load(instructions: bytes) -> int:
     EINVAL or EACCES if the verifier rejects the program: then its last words are in the hint.
     Companion: opencontainers/cgroups:devices/ebpf_linux.go:/^func bpfProgLoad/.
     """
-    program, license_text = buffer(instructions), buffer(_LICENSE)
     try:
-        return _load(program, license_text, None)
+        return _load(instructions, None)
     except KernelError as error:
         if error.errno == errno.EPERM:
-            return _load_unlimited(program, license_text, error)
+            return _load_unlimited(instructions, error)
         if error.errno not in (errno.EINVAL, errno.EACCES):
             raise
         rejected = error
     log = buffer(_LOG_BYTES)
     try:
-        return _load(program, license_text, log)
+        return _load(instructions, log)
     except KernelError:
         lines = log.raw.partition(b"\0")[0].decode(errors="replace").strip().splitlines()
         rejected.hint = f"the verifier says: {' / '.join(lines[-3:])}" if lines else rejected.hint
         raise rejected from None
 
 
-def _load(program: Buffer, license_text: Buffer, log: Buffer | None) -> int:
+def _load(instructions: bytes, log: Buffer | None) -> int:
     """BPF_PROG_LOAD, again while a signal interrupts the verifier (EAGAIN, up to Linux 5.x)."""
+    program, license_text = buffer(instructions), buffer(_LICENSE)
     attr = (
-        u32(c.BPF_PROG_TYPE_CGROUP_DEVICE, len(program) // 8)
+        u32(c.BPF_PROG_TYPE_CGROUP_DEVICE, len(instructions) // 8)
         + u64(address(program), address(license_text))
         + u32(1 if log else 0, len(log) if log else 0)
         + u64(address(log) if log else 0)
@@ -143,7 +143,7 @@ def _load(program: Buffer, license_text: Buffer, log: Buffer | None) -> int:
     return syscalls.bpf(c.BPF_PROG_LOAD, attr)
 
 
-def _load_unlimited(program: Buffer, license_text: Buffer, refused: KernelError) -> int:
+def _load_unlimited(instructions: bytes, refused: KernelError) -> int:
     """Before Linux 5.11 programs counted against RLIMIT_MEMLOCK: try without, for as long as the call takes."""
     import resource  # a rare way: an old kernel, or no permission at all
 
@@ -153,7 +153,7 @@ def _load_unlimited(program: Buffer, license_text: Buffer, refused: KernelError)
     except (OSError, ValueError):
         raise refused from None  # no CAP_SYS_RESOURCE
     try:
-        return _load(program, license_text, None)
+        return _load(instructions, None)
     finally:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, limits)
 

@@ -83,7 +83,7 @@ _NOTHING = (0, 0, 0, 0, 0, 0)
 
 
 def call(number: int, *arguments: Argument) -> int:
-    """Make system call `number` with up to six arguments: int, str or bytes (a C string), buffer() or None (NULL).
+    """Make system call `number` with up to six arguments: int, text (a C string), Struct, buffer() or None (NULL).
 
     Only to be called by a wrapper whose name and parameters are the kernel's: they are what the error shows.
     Raises KernelError, or Error for a string with a NUL in it.
@@ -103,10 +103,23 @@ def c_string(text: str | bytes) -> bytes:
     return raw
 
 
+class Struct(bytes):
+    """A struct that the kernel only reads: bytes that are no C string. What it writes to must be a buffer()."""
+
+    __slots__ = ()
+
+
 def buffer(content: bytes | int) -> Buffer:
-    """Memory that a call can read and write: a copy of some bytes, or that many zero bytes. `.raw` is what it holds."""
+    """Memory that a call can read and write: a copy of some bytes, or that many zero bytes. `.raw` is what it holds.
+
+    It is larger than asked for, and zero there: each size is a class of its own, which takes ctypes 10 us to make.
+    """
     raw = bytes(content)
-    return (c_char * len(raw)).from_buffer_copy(raw)
+    size = max(_SMALLEST, 1 << (len(raw) - 1).bit_length())
+    return (c_char * size).from_buffer_copy(raw.ljust(size, b"\0"))
+
+
+_SMALLEST = 256  # bytes of a buffer, so that there is one class for almost all of them
 
 
 def address(memory: Buffer) -> int:
@@ -130,7 +143,7 @@ def u32(*values: int) -> bytes:
     return b"".join([value.to_bytes(4, byteorder) for value in values])
 
 
-def string_vector(strings: Iterable[str | bytes]) -> tuple[Buffer, Buffer]:
+def string_vector(strings: Iterable[str | bytes]) -> tuple[Struct, Buffer]:
     """An argv or envp: the table of pointers that ends with NULL, and the memory it points to (keep both)."""
     raws = [c_string(text) + b"\0" for text in strings]
     memory = buffer(b"".join(raws))
@@ -139,7 +152,7 @@ def string_vector(strings: Iterable[str | bytes]) -> tuple[Buffer, Buffer]:
     for raw in raws:
         pointers.append(place)
         place += len(raw)
-    return buffer(u64(*pointers, 0)), memory
+    return Struct(u64(*pointers, 0)), memory
 
 
 # What the numbers among the arguments mean. "=" marks a number that stands alone, others are words of flags.

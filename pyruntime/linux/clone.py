@@ -14,7 +14,7 @@ import posix
 from sys import byteorder
 
 from pyruntime.errors import Error, KernelError
-from pyruntime.linux.call import address, buffer, call, native, u64
+from pyruntime.linux.call import Struct, address, buffer, call, native, u64
 from pyruntime.linux.constants import CLONE_INTO_CGROUP, CLONE_PIDFD, SIGCHLD, SYS_clone3
 
 _before_fork, _after_fork_in_parent, _after_fork_in_child = _hooks = [
@@ -52,7 +52,7 @@ def clone3(
         "set_tid_size": 0,
         "cgroup": cgroup_fd or 0,
     }
-    clone_args = buffer(u64(*words.values()))
+    clone_args = Struct(u64(*words.values()))
     _before_fork()
     try:
         pid = call(SYS_clone3, clone_args, len(clone_args))
@@ -63,7 +63,7 @@ def clone3(
         _after_fork_in_child()
         return 0, -1
     _after_fork_in_parent()
-    return pid, int.from_bytes(pidfd_cell.raw, byteorder) if pidfd else -1
+    return pid, int.from_bytes(pidfd_cell.raw[:4], byteorder) if pidfd else -1
 
 
 def thread_count() -> int:

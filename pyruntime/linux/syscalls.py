@@ -13,7 +13,7 @@ from __future__ import annotations
 from sys import byteorder
 
 from pyruntime.errors import Error
-from pyruntime.linux.call import address, buffer, call, string_vector, u32, u64
+from pyruntime.linux.call import Struct, address, buffer, call, string_vector, u32, u64
 from pyruntime.linux.constants import (
     _LINUX_CAPABILITY_VERSION_3,
     FSCONFIG_CMD_CREATE,
@@ -155,7 +155,7 @@ def mount_setattr(
 
     To set an atime mode clear MOUNT_ATTR__ATIME as well. `userns_fd` goes with MOUNT_ATTR_IDMAP. Raises KernelError.
     """
-    mount_attr = buffer(u64(attr_set, attr_clr, propagation, userns_fd))
+    mount_attr = Struct(u64(attr_set, attr_clr, propagation, userns_fd))
     call(SYS_mount_setattr, dirfd, path, flags, mount_attr, len(mount_attr))
 
 
@@ -168,7 +168,7 @@ def openat2(dirfd: int, path: Text, flags: int, mode: int = 0, resolve: int = 0)
     Raises KernelError; EAGAIN: a rename came between, try again; EXDEV: the path leads out; EINVAL: a mode, no O_CREAT.
     """
     flags |= O_CLOEXEC
-    open_how = buffer(u64(flags, mode, resolve))
+    open_how = Struct(u64(flags, mode, resolve))
     return call(SYS_openat2, dirfd, path, open_how, len(open_how))
 
 
@@ -207,7 +207,7 @@ def fstatfs_type(fd: int) -> int:
 def signalfd4(fd: int, mask: int, flags: int = 0) -> int:
     """A descriptor that reads the signals of `mask` (bit N-1 for signal N); -1 makes a new one. See signalfd(2)."""
     flags |= SFD_CLOEXEC
-    sigset = buffer(u64(mask))
+    sigset = Struct(u64(mask))
     return call(SYS_signalfd4, fd, sigset, len(sigset), flags)
 
 
@@ -222,7 +222,7 @@ def socketpair(family: int, type: int, protocol: int = 0) -> tuple[int, int]:
     type |= SOCK_CLOEXEC
     sv = buffer(8)
     call(SYS_socketpair, family, type, protocol, sv)
-    return int.from_bytes(sv.raw[:4], byteorder), int.from_bytes(sv.raw[4:], byteorder)
+    return int.from_bytes(sv.raw[:4], byteorder), int.from_bytes(sv.raw[4:8], byteorder)
 
 
 def ioctl(fd: int, request: int, argument: int | Buffer = 0) -> int:
@@ -233,7 +233,7 @@ def ioctl(fd: int, request: int, argument: int | Buffer = 0) -> int:
 def bpf(cmd: int, attr: bytes | Buffer) -> int:
     """Ask the BPF subsystem: `attr` is the union bpf_attr of `cmd`, a buffer() if it takes an answer. See bpf(2)."""
     memory = buffer(attr) if isinstance(attr, bytes) else attr
-    return call(SYS_bpf, cmd, memory, len(memory))
+    return call(SYS_bpf, cmd, memory, len(attr))
 
 
 # --- namespaces and processes ---------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def seccomp(operation: int, flags: int, program: bytes | None) -> int:
     if program is None:
         return call(SYS_seccomp, operation, flags, None)
     filter = buffer(program)
-    return call(SYS_seccomp, operation, flags, buffer(u64(len(program) // 8, address(filter))))
+    return call(SYS_seccomp, operation, flags, Struct(u64(len(program) // 8, address(filter))))
 
 
 def prctl(option: int, a2: Text | int = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:
@@ -294,9 +294,9 @@ def prlimit(pid: int, resource: int, soft: int, hard: int) -> tuple[int, int]:
 
     No limit is RLIM_INFINITY, 2**64 - 1. Raises KernelError; EINVAL for soft above hard.
     """
-    new, old = buffer(u64(soft, hard)), buffer(16)
-    call(SYS_prlimit64, pid, resource, new, old)
-    return int.from_bytes(old.raw[:8], byteorder), int.from_bytes(old.raw[8:], byteorder)
+    old = buffer(16)
+    call(SYS_prlimit64, pid, resource, Struct(u64(soft, hard)), old)
+    return int.from_bytes(old.raw[:8], byteorder), int.from_bytes(old.raw[8:16], byteorder)
 
 
 def sched_setattr(
@@ -314,7 +314,7 @@ def sched_setattr(
     The utilisation clamps of SCHED_FLAG_UTIL_CLAMP_* are 0, as runc leaves them. Raises KernelError.
     """
     head = u32(_SIZEOF_SCHED_ATTR, policy) + u64(sched_flags) + u32(nice & 0xFFFFFFFF, priority)
-    call(SYS_sched_setattr, pid, buffer(head + u64(runtime, deadline, period) + u32(0, 0)), 0)
+    call(SYS_sched_setattr, pid, Struct(head + u64(runtime, deadline, period) + u32(0, 0)), 0)
 
 
 _SIZEOF_SCHED_ATTR = 56  # SCHED_ATTR_SIZE_VER1, of Linux 5.3
@@ -326,7 +326,7 @@ def sched_setaffinity(pid: int, cpus: int) -> None:
     (posix.sched_setaffinity takes a list, which is long where it names every CPU that there could be.)
     """
     words = (cpus.bit_length() + 63) // 64
-    mask = buffer(cpus.to_bytes(words * 8, byteorder))
+    mask = Struct(cpus.to_bytes(words * 8, byteorder))
     call(SYS_sched_setaffinity, pid, len(mask), mask)
 
 
@@ -341,7 +341,7 @@ def set_mempolicy(mode: int, mode_flags: int, nodemask: int) -> None:
     Raises KernelError; EINVAL: a mode that this kernel lacks, or no node of the mask is there and allowed.
     """
     words = (nodemask.bit_length() + 63) // 64
-    mask = buffer(nodemask.to_bytes(words * 8, byteorder)) if words else None
+    mask = Struct(nodemask.to_bytes(words * 8, byteorder)) if words else None
     maxnode = words * 64 + 1 if words else 0  # the kernel reads one bit less than it is told
     call(SYS_set_mempolicy, mode | mode_flags, mask, maxnode)
 
@@ -381,7 +381,7 @@ def setresgid(rgid: int, egid: int, sgid: int) -> None:
 
 def setgroups(groups: list[int]) -> None:
     """Replace the supplementary groups. Error for what is no ID. See setgroups(2)."""
-    call(SYS_setgroups, len(groups), buffer(u32(*map(_id, groups))))
+    call(SYS_setgroups, len(groups), Struct(u32(*map(_id, groups))))
 
 
 def _id(number: int) -> int:
@@ -395,7 +395,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the three capability sets of this process, as masks of 64 bits (caps.mask). See capset(2)."""
     sets = (effective, permitted, inheritable)
     low, high = [mask & 0xFFFFFFFF for mask in sets], [mask >> 32 for mask in sets]
-    call(SYS_capset, buffer(u32(_LINUX_CAPABILITY_VERSION_3, 0)), buffer(u32(*low, *high)))
+    call(SYS_capset, buffer(u32(_LINUX_CAPABILITY_VERSION_3, 0)), Struct(u32(*low, *high)))
 
 
 def capget() -> tuple[int, int, int]:
@@ -439,7 +439,12 @@ def keyctl_setperm(ring: int, perm: int) -> None:
 
 def keyctl_describe(ring: int) -> str:
     """A key's "type;uid;gid;permissions in hex;description". See keyctl_describe(3)."""
-    size = call(SYS_keyctl, KEYCTL_DESCRIBE, ring, None, 0)
-    text = buffer(size)
-    call(SYS_keyctl, KEYCTL_DESCRIBE, ring, text, size)
+    text = buffer(_DESCRIPTION)
+    size = call(SYS_keyctl, KEYCTL_DESCRIBE, ring, text, _DESCRIPTION)
+    if size > _DESCRIPTION:
+        text = buffer(size)
+        call(SYS_keyctl, KEYCTL_DESCRIBE, ring, text, size)
     return text.raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+_DESCRIPTION = 256  # bytes: what most keyrings are described in
