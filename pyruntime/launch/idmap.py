@@ -18,8 +18,8 @@ from pyruntime.launch.namespaces import write_maps
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 from pyruntime.linux.clone import clone3
-from pyruntime.plan.mounts import MapMount
-from pyruntime.plan.namespaces import MapIds
+from pyruntime.plan.mounts import MapMount, RootPropagation
+from pyruntime.plan.namespaces import JoinNamespace, MapIds, NewNamespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def open_trees(plan: Plan) -> dict[str, int]:
     """
     trees: dict[str, int] = {}
     namespaces: dict[tuple[str, Ranges, Ranges], int] = {}
+    propagation = _propagation(plan)
     try:
         for step in plan:
             if isinstance(step, MapMount):
@@ -44,7 +45,7 @@ def open_trees(plan: Plan) -> dict[str, int]:
                     key = (step.namespace_path, step.uid, step.gid)
                     if key not in namespaces:
                         namespaces[key] = _user_namespace(step)
-                    trees[step.where] = _mapped_tree(step, namespaces[key])
+                    trees[step.where] = _mapped_tree(step, namespaces[key], propagation)
                 except Error as error:
                     error.where = error.where or step.where
                     raise
@@ -63,7 +64,22 @@ def close_trees(trees: dict[str, int]) -> None:
         posix.close(trees.popitem()[1])
 
 
-def _mapped_tree(step: MapMount, namespace_fd: int) -> int:
+def _propagation(plan: Plan) -> int:
+    """What the copies have to become, which are peers of the host's mounts; 0 to leave them so.
+
+    The same that RootPropagation, or else the kernel in a new user namespace, makes of all mounts in the container's
+    own namespace: attached as peers, they would show on the host what is mounted inside.
+    """
+    wanted = next(step.flags for step in plan if isinstance(step, RootPropagation))
+    if wanted & c.MS_PRIVATE:
+        return c.MS_PRIVATE
+    in_user_namespace = any(
+        isinstance(step, NewNamespace | JoinNamespace) and step.flag == c.CLONE_NEWUSER for step in plan
+    )
+    return 0 if wanted & c.MS_SHARED and not in_user_namespace else c.MS_SLAVE
+
+
+def _mapped_tree(step: MapMount, namespace_fd: int, propagation: int) -> int:
     source_fd = _open(step.source, posix.O_PATH)
     try:
         tree_fd = syscalls.open_tree(source_fd, "", _CLONE | (c.AT_RECURSIVE if step.with_submounts else 0))
@@ -72,6 +88,8 @@ def _mapped_tree(step: MapMount, namespace_fd: int) -> int:
     try:
         flags = c.AT_EMPTY_PATH | (c.AT_RECURSIVE if step.whole_tree else 0)
         syscalls.mount_setattr(tree_fd, "", flags, c.MOUNT_ATTR_IDMAP, 0, userns_fd=namespace_fd)
+        if propagation:
+            syscalls.mount_setattr(tree_fd, "", c.AT_EMPTY_PATH | c.AT_RECURSIVE, 0, 0, propagation)
     except KernelError:
         posix.close(tree_fd)
         raise

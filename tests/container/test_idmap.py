@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import mountinfo
 from tests.support.container import Container
 from tests.support.fixtures import Refused
 
@@ -144,6 +145,25 @@ def test_nothing_is_left_on_the_host(container: Container, source: Path) -> None
     assert Path("/proc/self/mountinfo").read_text() == before
     children = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True, check=False).stdout
     assert all(int(pid) != container.pid() for pid in children.split())
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["as root", "in a user namespace"])
+def test_a_shared_source_becomes_a_slave(container: Container, source: Path, mapped: bool) -> None:
+    """As with any bind: what is mounted inside must not appear on the host."""
+    subprocess.run(["mount", "--make-rshared", str(source)], check=True)
+    if mapped:
+        container.map_root_to(HOST_ID)
+    add(container, source, "rbind", own=(HOST_ID, HOST_ID))
+    inside = container.mounts_inside()
+    assert [mountinfo.find(inside, point).peer_groups for point in ("/mnt", "/mnt/below")] == [{"master"}] * 2
+
+
+@pytest.mark.parametrize(("wanted", "groups"), [("rshared", {"shared"}), ("rprivate", set()), ("rslave", {"master"})])
+def test_the_propagation_that_is_asked_for(container: Container, source: Path, wanted: str, groups: set[str]) -> None:
+    subprocess.run(["mount", "--make-rshared", str(source)], check=True)
+    container.linux["rootfsPropagation"] = wanted
+    add(container, source, "rbind", own=(HOST_ID, HOST_ID))
+    assert container.mount_at("/mnt").peer_groups == groups
 
 
 @pytest.mark.parametrize("options", [("idmap",), ("rbind", "ridmap")])
