@@ -319,7 +319,7 @@ class Start:
         launch.plan = self.plan
         launch.rootfs_path = _root_directory(rootfs_path(self.spec, self.bundle_path))
         launch.cgroup_path = ""
-        launch.trees = {}
+        launch.trees, launch.ask_for_source = {}, None
         launch.rootless = self.options.is_rootless()
         launch.last_cap = last_cap()
         launch.hooks = self._hook_points()

@@ -21,6 +21,7 @@ from pyruntime.plan.step import PROCESS, ROOTFS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from pyruntime.launch.hookpoints import HookPoints
@@ -33,11 +34,13 @@ class Launch:
 
     listen_fd: the socket on which the hop waits for `start`; -1 for `run`. console_fd: a connected --console-socket;
     -1 to send the terminal's master to the parent. preserve_fds: how many descriptors from 3 on the container inherits.
-    trees: the idmapped mounts to attach (launch/idmap.py).
+    trees: the idmapped mounts to attach (launch/idmap.py). ask_for_source: see launch/sources.py; None: the child may
+    open all itself.
     filter, hop_filter: the container's seccomp filter, if the child is to load it or if the hop is.
     """
 
     __slots__ = (
+        "ask_for_source",
         "cgroup_path",
         "console_fd",
         "filter",
@@ -62,6 +65,7 @@ class Launch:
     console_fd: int
     preserve_fds: int
     trees: dict[str, int]
+    ask_for_source: Callable[[Channel, str], int] | None
     filter: bytes
     hop_filter: tuple[int, bytes]  # the flags of seccomp(2), too
 
@@ -73,7 +77,7 @@ def become_container(launch: Launch, channel: Channel) -> NoReturn:
 
 def _become(launch: Launch, channel: Channel) -> None:
     rootfs = Rootfs(launch.rootfs_path, launch.cgroup_path, launch.console_fd, channel)
-    rootfs.trees = launch.trees
+    rootfs.trees, rootfs.ask_for_source = launch.trees, launch.ask_for_source
     rootfs.hooks = hooks = launch.hooks
     perform(launch.plan.phase(ROOTFS), rootfs)
     label, waits, report_fd = rootfs.label, launch.listen_fd >= 0, channel.fd

@@ -87,6 +87,11 @@ class Namespaces:
             posix.close(self.joins.pop()[1])
 
     @property
+    def has_user(self) -> bool:
+        """Whether the container is in a user namespace, new or joined."""
+        return bool(self.new & c.CLONE_NEWUSER) or any(step.flag == c.CLONE_NEWUSER for step, _fd in self.joins)
+
+    @property
     def needs_stage(self) -> bool:
         """Whether one clone3 would do things in the wrong order."""
         joined = 0

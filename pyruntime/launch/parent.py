@@ -22,12 +22,13 @@ from pyruntime.launch.sync import (
     NETWORK,
     PID,
     READY,
+    SOURCE,
     TERMINAL,
     channel_pair,
 )
 from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
-from pyruntime.plan.mounts import MapMount
+from pyruntime.plan.mounts import BindMount, MapMount
 from pyruntime.plan.namespaces import MapIds
 from pyruntime.plan.process import Execute
 from pyruntime.plan.step import NAMESPACES, PARENT, ROOTFS
@@ -54,6 +55,10 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
     ours.program = next(step.args[0] for step in launch.plan if isinstance(step, Execute))
     namespaces = Namespaces(launch.plan.phase(NAMESPACES))
     is_stage = namespaces.needs_stage
+    if namespaces.has_user and any(isinstance(step, BindMount) for step in launch.plan):
+        from pyruntime.launch import sources
+
+        launch.ask_for_source = sources.ask
     try:
         namespaces.refuse_host_network(launch.plan.phase(ROOTFS))
         if posix.geteuid() == 0:
@@ -85,6 +90,8 @@ def identify(child: Child, launch: Launch) -> None:
             _serve_maps(child, launch)
         elif word == PID:
             child.take_over(int(fields[0]))
+        elif word == SOURCE:
+            _give_source(child, launch, fields[0])
         else:
             raise ProtocolError("the container's stage ended without a word", hint=fate(child.pid))
 
@@ -105,6 +112,8 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
             child.take_over(int(fields[0]))
         elif word == DEVICE:
             _move_device(child, launch, fields[0])
+        elif word == SOURCE:
+            _give_source(child, launch, fields[0])
         elif word == NETWORK:  # which has been connected before
             child.channel.send(GO)
         elif word == TERMINAL:
@@ -156,12 +165,24 @@ def _serve_maps(child: Child, launch: Launch) -> None:
     child.channel.send(GO)
 
 
+def _give_source(child: Child, launch: Launch, where: str) -> None:
+    from pyruntime.launch.sources import give
+
+    _know(child)
+    give(child, launch.plan, where)
+
+
 def _move_device(child: Child, launch: Launch, name: str) -> None:
     from pyruntime.launch.netdevices import Guests
 
-    if child.is_stage:  # which has not had the time to say who the child is
-        child.take_over(int(child.channel.expect(PID)[0]))
+    _know(child)
     if child.guests is None:
         child.guests = Guests(child.pid)
     child.guests.take(launch.plan, name)
     child.channel.send(GO)
+
+
+def _know(child: Child) -> None:
+    """Learn who the child is, where its stage has not had the time to say so."""
+    if child.is_stage:
+        child.take_over(int(child.channel.expect(PID)[0]))

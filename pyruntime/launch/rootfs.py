@@ -75,7 +75,18 @@ class Rootfs:
     a terminal goes: to a connected --console-socket, or to the parent where that is -1.
     """
 
-    __slots__ = ("cgroup_path", "channel", "console_fd", "hooks", "label", "mask_fd", "path", "root", "trees")
+    __slots__ = (
+        "ask_for_source",
+        "cgroup_path",
+        "channel",
+        "console_fd",
+        "hooks",
+        "label",
+        "mask_fd",
+        "path",
+        "root",
+        "trees",
+    )
 
     root: Root  # set when the root has become a mount point
 
@@ -87,6 +98,7 @@ class Rootfs:
         self.hooks: HookPoints | None = None
         self.mask_fd = -1  # an empty read-only tmpfs, once one is mounted
         self.trees: dict[str, int] = {}  # detached mounts that the parent has mapped, by their place in config.json
+        self.ask_for_source: Callable[[Channel, str], int] | None = None  # launch/sources.py
         self.label: Label | None = None  # what the hop shall ask for, if there is an AppArmor profile
 
 
@@ -150,7 +162,7 @@ def bind_mount(step: BindMount, rootfs: Rootfs) -> None:
     runc:libcontainer/rootfs_linux.go:/^func mountToRootfs/
     """
     mapped = step.where in rootfs.trees
-    source_fd = rootfs.trees.pop(step.where) if mapped else posix.open(step.source, O_PATH)
+    source_fd = rootfs.trees.pop(step.where) if mapped else _open_source(step, rootfs)
     try:
         target_fd = _open_like(posix.fstat(source_fd).st_mode, step.target, rootfs)
         try:
@@ -364,6 +376,15 @@ def _use(fd: int, use: Callable[[int], None]) -> None:
         use(fd)
     finally:
         posix.close(fd)
+
+
+def _open_source(step: BindMount, rootfs: Rootfs) -> int:
+    try:
+        return posix.open(step.source, O_PATH)
+    except PermissionError:
+        if rootfs.ask_for_source is None:
+            raise
+        return rootfs.ask_for_source(rootfs.channel, step.where)
 
 
 def _open_directory(target: str, rootfs: Rootfs) -> tuple[int, bool]:

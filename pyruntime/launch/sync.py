@@ -15,6 +15,9 @@ r"""How the parent and the container's child talk while a container is being mad
       |  moves it from its own network namespace                   |
       | ---- GO ------------------------------------------------>  |
       |  meanwhile: device program, state                          |  rootfs
+      | <--------------------------------------------- SOURCE ---  |  (what a user namespace may not open:) "mounts/3"
+      |  opens it in the child's mount namespace                   |
+      | ---- SOURCE -------------------------------------------->  |  with the descriptor (SCM_RIGHTS)
       | <--------------------------------------------- HOOK -----  |  (each of prestart, createRuntime:) "run it"
       |  runs the hook                                             |
       | ---- GO ------------------------------------------------>  |
@@ -59,7 +62,7 @@ from pyruntime.linux import syscalls
 from pyruntime.linux.call import hint as errno_hint
 
 MAPS, GO, PID, TERMINAL, READY, ERROR, WARNING = "maps", "go", "pid", "terminal", "ready", "error", "warning"
-LISTENER, HOOK, DEVICE, NETWORK, DEBUG = "listener", "hook", "device", "network", "debug"
+LISTENER, HOOK, DEVICE, NETWORK, SOURCE, DEBUG = "listener", "hook", "device", "network", "source", "debug"
 
 MESSAGE_MAX = 65536
 # What the hop adds to an errno that is not execve's; no errno is that large. (LABEL_FAILED: hop/label/x86_64.S.)
@@ -123,7 +126,7 @@ class Channel:
         word, *fields = data.decode("utf-8", "surrogateescape").split("\0")
         if word == ERROR:
             raise rebuild_error(fields)
-        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, DEBUG, LISTENER, HOOK, DEVICE, NETWORK):
+        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, DEBUG, LISTENER, HOOK, DEVICE, NETWORK, SOURCE):
             raise ProtocolError(f"unknown message {word[:40]!r}")
         return word, fields
 

@@ -184,6 +184,33 @@ class TestUser:
         assert inside["/sys"].fstype == "sysfs"
         assert inside["/dev/pts"].fstype == "devpts"
 
+    @pytest.mark.parametrize("joined", [False, True], ids=["new", "joined"])
+    def test_a_bind_of_what_only_the_hosts_root_may_reach(
+        self, container: Container, new_container: Callable[[], Container], scratch: Path, joined: bool
+    ) -> None:
+        """As engines keep the files that they give to a container: in a directory which is closed to all others."""
+        closed = scratch / "closed"
+        (closed / "directory").mkdir(parents=True)
+        (closed / "directory/file").write_text("first\n")
+        (closed / "file").write_text("second\n")
+        closed.chmod(0o700)
+        if joined:
+            container.process["args"] = ["sleep", "1000"]
+            assert container.run_detached().status == 0
+            pid, container = container.pid(), new_container()
+            container.map_root_to(100000)
+            container.set_namespace("user", f"/proc/{pid}/ns/user")
+            container.set_namespace("network", f"/proc/{pid}/ns/net")
+        container.add_bind(closed / "directory", "/mnt", "ro")
+        container.add_bind(closed / "file", "/tmp/file", "ro", "rprivate")
+        assert container.output("cat /mnt/file /tmp/file") == "first\nsecond"
+        assert container.mount_at("/tmp/file").options >= {"ro"}
+
+    def test_a_bind_of_what_is_not_there(self, container: Container, scratch: Path, refused: Refused) -> None:
+        (scratch / "closed").mkdir(mode=0o700)
+        container.add_bind(scratch / "closed/missing", "/mnt")
+        assert "no such file" in refused("config.json#/mounts/7").stderr.lower()
+
     @pytest.mark.runc_since("1.2", "a joined user namespace without mappings of its own")
     def test_joined_by_path(self, container: Container, new_container: Callable[[], Container]) -> None:
         container.process["args"] = ["sleep", "1000"]
