@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,42 @@ def test_the_plugins_state_is_left_to_them_by_a_start_that_is_killed(
     starting.kill()
     starting.wait()
     assert container.delete("--force").status == 0
+    nothing_left(networks, container)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
+def test_whoever_waits_for_a_plugin_can_give_up(
+    networks: Networks, container: Container, driver: Runtime, scratch: Path, leftovers: Leftovers, number: int
+) -> None:
+    """The signal waits until all is taken back, and then ends the runtime."""
+    plugins = scratch / "plugins"
+    plugins.mkdir()
+    (plugins / "slow").write_text("#!/bin/sh\ntest $CNI_COMMAND = ADD || exit 0\necho > $0.runs\nsleep 1000\n")
+    (plugins / "slow").chmod(0o755)
+    driver.environment["CNI_PATH"] = f"{plugins}:/usr/lib/cni"
+    networks.write(networks.bridge(), {"type": "slow"})
+    starting = container.spawn("--net", "cni:web")
+    wait_until((plugins / "slow.runs").exists, "the plugin to run")
+    starting.send_signal(number)
+    starting.communicate(timeout=30)
+    assert starting.returncode == -number
+    assert leftovers.found() == []
+    nothing_left(networks, container)
+
+
+def test_many_at_once(networks: Networks, container: Container, driver: Runtime, marker: str) -> None:
+    bridge = networks.bridge()
+    bridge["ipam"]["ranges"] = [[{"subnet": f"{SUBNET}.0/24"}]]
+    networks.write(bridge, PORTMAP)
+    container.write()
+    ids = [f"{marker}-many-{number}" for number in range(12)]
+    running = [
+        driver.spawn("run", "--net", "cni:web", "-p", f"{8000 + number}:80", "-b", str(container.path), id)
+        for number, id in enumerate(ids)
+    ]
+    for process in running:
+        _, errors = process.communicate(timeout=100)
+        assert (process.returncode, errors) == (0, b"")
     nothing_left(networks, container)
 
 
