@@ -225,6 +225,21 @@ def test_delete_with_force_in_any_case(networks: Networks, started: Started, dri
     assert networks.taken() != {}  # the plugin's own, and nobody's to guess
 
 
+@pytest.mark.needs("userns")
+@pytest.mark.parametrize("net", ["bridge", "cni:web"])
+def test_in_a_user_namespace(networks: Networks, container: Container, net: str) -> None:
+    """Which owns the network namespace; its root is nobody on the host, and may make no file in the image."""
+    container.linux["namespaces"].append({"type": "user"})
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    container.linux["uidMappings"] = container.linux["gidMappings"] = mapping
+    container.write()
+    for name in ("hosts", "resolv.conf"):
+        (container.rootfs / "etc" / name).touch()
+    told = container.output("ip -4 route; cat /etc/hosts", "--net", net)
+    assert "default via 10.8" in told
+    assert container.id in told
+
+
 def test_two_containers_reach_each_other(networks: Networks, started: Started, container: Container) -> None:
     server = started("httpd -f -p 80 -h /etc", "--net", "cni:web")
     fetched = container.output(f"wget -q -O - http://{address_of(server)}/hosts", "--net", "cni:web")
