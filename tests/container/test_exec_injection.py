@@ -1,0 +1,231 @@
+"""A failure, or the runtime's own death, at each step of an `exec`: nothing was executed, and nothing is left behind.
+
+As test_injection.py does it for a start: a program stands in for the command.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from pyruntime.linux.constants import CLONE_NEWNS
+from pyruntime.plan.join import build
+from pyruntime.plan.step import Step
+from pyruntime.spec.execution import from_options
+from scripts.lib.environment import checkout_launcher
+from tests import capabilities
+from tests.support.container import Container, wait_until
+from tests.support.leftovers import Leftovers
+from tests.support.runtime import Runtime
+from tests.support.terminal import ConsoleSocket, finish
+
+pytestmark = [
+    pytest.mark.needs("root", "busybox", "cgroup2"),
+    pytest.mark.only_pyruntime("the failure is injected into pyruntime's own functions"),
+]
+
+# INJECT=point:told:go, as in test_injection.py.
+INJECTING = """
+import errno, posix, sys
+sys.path[:0] = sys.path[-1], {library!r}
+from pyruntime import execution
+from pyruntime.errors import KernelError
+from pyruntime.launch import affinity, handle, inside, join, perform
+from pyruntime.__main__ import main
+
+point, told_fd, go_fd = posix.environ[b"INJECT"].decode().split(":")
+steps = []
+
+def weak(function):
+    def reached(*arguments, **named):
+        if told_fd == "0":
+            raise KernelError("injected()", errno.EIO)
+        posix.write(int(told_fd), b"x")
+        posix.read(int(go_fd), 1)
+        return function(*arguments, **named)
+    return reached
+
+class Performers(dict):
+    def __getitem__(self, kind):
+        function = super().__getitem__(kind)
+        return lambda step, _: (weak(function) if steps and steps[int(point)] is step else function)(step, _)
+
+def remembering(*arguments, **named):
+    plan = build(*arguments, **named)
+    if point.isdigit():
+        steps.extend(plan.steps)
+    return plan
+
+build, execution.build = execution.build, remembering
+perform._PERFORMERS = Performers(perform._PERFORMERS)
+
+for place, owner, name in (
+    ("cgroup", execution, "start_in"),
+    ("clone", execution, "clone3"),
+    ("hop", inside.exeseal, "execute"),
+    ("taking over", handle.Child, "take_over"),
+    ("pid file", execution, "write_pid_file"),
+):
+    if place == point:
+        setattr(owner, name, weak(getattr(owner, name)))
+main()
+"""
+POINTS = ("cgroup", "clone", "hop", "taking over", "pid file")
+
+
+def enrich(container: Container) -> None:
+    """Ask for something of every kind."""
+    container.process.update(oomScoreAdj=500, execCPUAffinity={"initial": "0", "final": "0"})
+    container.process["args"] = ["sleep", "100000"]
+    container.process["rlimits"].append({"type": "RLIMIT_CORE", "soft": 0, "hard": 0})
+    container.linux["personality"] = {"domain": "LINUX"}
+
+
+class Variant(NamedTuple):
+    """A container that waits, the failing command, and the real one."""
+
+    container: Container
+    injecting: Runtime
+    runtime: Runtime
+    console: ConsoleSocket
+    before: set[int]  # the container's processes
+
+    def start(self, point: str, told_fd: int = 0, go_fd: int = 0, **popen: Any) -> subprocess.Popen[bytes]:
+        """The command with its weak point."""
+        environment = self.injecting.environment | {"INJECT": f"{point}:{told_fd}:{go_fd}"}
+        words = ["exec", "-d", "--pid-file", str(self.pid_file)]
+        if self.console.path.parent == self.container.path:
+            words += ["-t", "--console-socket", str(self.console.path)]
+        words += [self.container.id, "touch", "/dev/executed"]
+        return self.injecting.spawn(*words, env=environment, stdin=subprocess.DEVNULL, **popen)
+
+    @property
+    def pid_file(self) -> Path:
+        return self.container.path / "pid"
+
+    def hang_up(self) -> None:
+        """Forget who has connected to the console socket: its queue is short."""
+        while select.select([self.console.socket], [], [], 0)[0]:
+            self.console.socket.accept()[0].close()
+
+    def assert_clean(self) -> None:
+        """No process but the container's, no pid file, and the program was never executed."""
+        leftovers = Leftovers(self.container.path, self.runtime.root, self.runtime.marker)
+        wait_until(lambda: set(leftovers.processes()) <= self.before, "what entered to be gone")
+        assert not self.pid_file.exists()
+        assert [path.name for path in self.container.path.iterdir() if "pid" in path.name] == []
+        assert self.container.exec("ls", "/dev/executed").status == 1
+
+
+def planned(*, tty: bool) -> list[Step]:
+    """The plan of a variant, for naming the tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        container = Container(Path(folder, "bundle"), "web", Runtime("", Path(folder), ""))
+        enrich(container)
+        wanted = from_options(container.config, ["touch"], tty=tty)  # type: ignore[arg-type]
+        return build(wanted.spec, "web", {"mnt": CLONE_NEWNS}).steps
+
+
+def cases() -> Iterator[Any]:
+    """(whether mapped and on a terminal, point) of everything that can fail."""
+    if capabilities.missing("busybox"):
+        return
+    for mapped in (False, True):
+        marks = pytest.mark.needs("userns") if mapped else ()
+        name = "mapped" if mapped else "plain"
+        steps = [(str(index), type(step).__name__) for index, step in enumerate(planned(tty=mapped))]
+        for point, shown in (*steps, *zip(POINTS, POINTS, strict=True)):
+            yield pytest.param(mapped, point, id=f"{name}-{point}-{shown}", marks=marks)
+
+
+every_point = pytest.mark.parametrize(("mapped", "point"), list(cases()))
+
+
+@pytest.fixture(scope="module")
+def variants() -> Iterator[dict[bool, Variant]]:
+    """Both, by whether they are mapped and on a terminal."""
+    folder = Path(tempfile.mkdtemp(prefix="injection-"))
+    folder.chmod(0o755)
+    (folder / "installed").mkdir()
+    command = checkout_launcher(folder / "installed", sys.executable)
+    library = folder / "installed" / "library"
+    injecting = folder / "injecting"
+    text = f"#!{os.path.realpath(sys.executable)} -ISXutf8\n" + INJECTING.replace("{library!r}", repr(str(library)))
+    injecting.write_text(text)
+    injecting.chmod(0o755)
+    made: dict[bool, Variant] = {}
+    for mapped in (False, True):
+        if mapped and capabilities.missing("userns"):
+            continue
+        marker = f"t{uuid.uuid4().hex[:12]}"
+        runtime = Runtime(str(command), folder / "state", marker)
+        container = Container(folder / f"bundle-{mapped}", marker, runtime)
+        enrich(container)
+        if mapped:
+            container.map_root_to(100000)
+        assert container.run_detached().status == 0
+        console = ConsoleSocket((container.path if mapped else folder) / "console.sock")
+        before = set(Leftovers(folder, runtime.root, marker).processes())
+        made[mapped] = Variant(container, Runtime(str(injecting), runtime.root, marker), runtime, console, before)
+    yield made
+    for each in made.values():
+        each.console.socket.close()
+        assert each.container.delete("--force").status == 0
+    shutil.rmtree(folder)
+
+
+@every_point
+def test_a_failing_step(variants: dict[bool, Variant], mapped: bool, point: str) -> None:
+    variant = variants[mapped]
+    process = variant.start(point)
+    _, stderr = process.communicate(timeout=30)
+    variant.hang_up()
+    assert process.returncode == 255
+    (line,) = stderr.decode().splitlines()
+    assert line.startswith(f"pyruntime: exec {variant.container.id}: ")
+    assert line.endswith("injected(): EIO: Input/output error")
+    variant.assert_clean()
+
+
+@every_point
+def test_a_runtime_that_is_killed(variants: dict[bool, Variant], mapped: bool, point: str) -> None:
+    variant = variants[mapped]
+    reader, writer = os.pipe()
+    go_reader, go_writer = os.pipe()
+    process = variant.start(point, writer, go_reader, pass_fds=[writer, go_reader])
+    os.close(writer)
+    os.close(go_reader)
+    ready, _, _ = select.select([reader], [], [], 30)
+    reached = ready and os.read(reader, 1) == b"x"
+    os.close(reader)
+    process.kill()
+    finish(process)
+    os.close(go_writer)
+    variant.hang_up()
+    assert reached, f"the runtime never came to {point}"
+    variant.assert_clean()
+
+
+@pytest.mark.parametrize("mapped", [False, pytest.param(True, marks=pytest.mark.needs("userns"))])
+def test_nothing_fails_but_what_is_injected(variants: dict[bool, Variant], mapped: bool) -> None:
+    """The same program without a weak point: or the other tests would prove nothing."""
+    variant = variants[mapped]
+    process = variant.start("nowhere", stdout=subprocess.DEVNULL)
+    process.wait(timeout=30)
+    variant.hang_up()
+    assert process.stderr is not None
+    assert (process.returncode, process.stderr.read()) == (0, b"")
+    assert variant.pid_file.read_text().isdigit()
+    variant.pid_file.unlink()
+    finish(process)
+    wait_until(lambda: variant.container.exec("rm", "/dev/executed").status == 0, "the program")
