@@ -137,10 +137,7 @@ class Execution:
         if self.foreground is not None and child.master_fd >= 0:
             self.foreground.size_terminal(child.master_fd)
         self._publish(child)
-        child.channel.send(GO)
-        word, _ = child.channel.receive()
-        if word:
-            raise ProtocolError(f"unexpected message {word!r}")
+        _let_execute(child)
 
     def _come_to_the_foreground(self) -> None:
         """Take the signals that are meant for the program, unless we leave."""
@@ -353,6 +350,21 @@ class Execution:
             self.pid_file_path = self.options.pid_file
         if self.options.pidfd_socket:
             send_pidfd(self.options.pidfd_socket, child.pidfd, "setns")
+
+
+def _let_execute(child: Child) -> None:
+    """Give the process the word that it waits for. Returns when it has executed the program.
+
+    Raises what it reported; ProtocolError if it has ended before: whoever may in the container can kill it.
+    """
+    try:
+        child.channel.send(GO)
+        word, _ = child.channel.receive()
+    except ProtocolError:  # EPIPE, ECONNRESET: it has ended without having read that
+        child.channel.receive()  # raises what it has said before, if it has
+        raise ProtocolError("the process ended before it could execute the program") from None
+    if word:
+        raise ProtocolError(f"unexpected message {word!r}")
 
 
 def foreign_namespaces(pid: int) -> dict[str, int]:

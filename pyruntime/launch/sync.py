@@ -66,7 +66,7 @@ LISTENER, HOOK, DEVICE, NETWORK, SOURCE, DEBUG = "listener", "hook", "device", "
 
 MESSAGE_MAX = 65536
 # What the hop adds to an errno that is not execve's; no errno is that large. (LABEL_FAILED: hop/label/x86_64.S.)
-FILTER_FAILED, LABEL_FAILED, CLONE_FAILED, TERMINAL_FAILED = 0x10000, 0x20000, 0x40000, 0x80000
+FILTER_FAILED, LABEL_FAILED, CLONE_FAILED, TERMINAL_FAILED, WAIT_FAILED = 0x10000, 0x20000, 0x40000, 0x80000, 0x100000
 _REPORT = 4  # bytes of a message of the hop: a C int, which is a negative errno or the pid of what it has cloned
 
 
@@ -151,11 +151,14 @@ def hop_error(report: bytes, program: str) -> KernelError:
     the seccomp filter, or it refused `exec` a process or its terminal.
     """
     number = -int.from_bytes(report, "little", signed=True)
+    if number >= WAIT_FAILED:
+        return KernelError("read(the runtime's word)", number - WAIT_FAILED, hint=_FILTER_HINT)
     if number >= TERMINAL_FAILED:
         return KernelError("ioctl(0, TIOCSCTTY)", number - TERMINAL_FAILED, where="config.json#/process/terminal")
     if number >= CLONE_FAILED:
         number -= CLONE_FAILED
-        return KernelError("clone(CLONE_PARENT)", number, hint=errno_hint("clone3", number))
+        hint = _FILTER_HINT if errors.errno_name(number) == "EPERM" else errno_hint("clone3", number)
+        return KernelError("clone(CLONE_PARENT)", number, hint=hint)
     if number >= LABEL_FAILED:
         number -= LABEL_FAILED
         hint = LABEL_HINTS.get(errors.errno_name(number), "")
@@ -176,6 +179,10 @@ def start_error(answer: bytes, program: str) -> Error:
     word, *fields = answer.decode("utf-8", "surrogateescape").split("\0")
     return rebuild_error(fields) if word == ERROR else ProtocolError(f"unknown answer {word[:40]!r}")
 
+
+_FILTER_HINT = (
+    "without noNewPrivileges a seccomp profile must allow exec clone, setsid, ioctl, read, write and exit, too"
+)
 
 # See aa_change_onexec(2).
 LABEL_HINTS = {

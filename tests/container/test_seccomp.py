@@ -20,6 +20,7 @@ import pytest
 
 from tests.support.container import Container
 from tests.support.runtime import identify
+from tests.support.terminal import Terminal, finish, on_terminal
 
 pytestmark = [pytest.mark.needs("root", "busybox", "libseccomp")]
 
@@ -379,3 +380,103 @@ def test_the_terminal_of_sigsys_is_the_programs_own(container: Container) -> Non
     """The exit status of a killed program is 128 and the signal."""
     deny(container, "mkdir", "mkdirat", action="SCMP_ACT_KILL_PROCESS")
     assert container.run_script("mkdir /tmp/x; exit $?").status == 128 + signal.SIGSYS
+
+
+class TestExec:
+    """`exec` has the container's filter, whoever loads it."""
+
+    @pytest.mark.parametrize("privileged", [False, True])
+    def test_the_containers_filter(self, either: Container, privileged: bool) -> None:
+        either.linux["seccomp"] = engines_profile()
+        either.grant("CAP_SYS_ADMIN")
+        either.run_sleeping()
+        flags = ["--no-new-privs=false"] if privileged else []
+        told = either.exec_output("unshare -m true 2>&1; grep Seccomp: /proc/self/status", *flags)
+        assert "Operation not permitted" in told
+        assert "Seccomp:\t2" in told
+
+    def test_on_a_terminal(self, either: Container) -> None:
+        deny(either, "mkdir", "mkdirat")
+        either.run_sleeping()
+        with Terminal.open() as screen:
+            process = either.runtime.spawn("exec", "-t", either.id, "sh", "-c", MKDIR, **on_terminal(screen))
+            screen.read_until("refused\r\n")
+            assert finish(process) == 0
+
+    def test_a_filter_that_kills(self, either: Container) -> None:
+        deny(either, "mkdir", "mkdirat", action="SCMP_ACT_KILL_PROCESS")
+        either.run_sleeping()
+        assert either.exec("mkdir", "/dev/shm/made").status == 128 + signal.SIGSYS
+
+    @only_ours
+    def test_what_the_hop_loads_needs_nothing_for_itself(self, container: Container) -> None:
+        """Its clone, its session, its waiting come before the filter."""
+        deny(container, "clone", "clone3", "setsid", "ioctl", "prctl", "fcntl", "execveat")
+        container.run_sleeping()
+        assert container.exec("true").status == 0
+
+    @only_ours
+    @pytest.mark.parametrize(("name", "call"), [("clone", "clone(CLONE_PARENT)"), ("read", "read(the runtime's word)")])
+    def test_what_a_filter_that_is_loaded_early_must_allow(self, container: Container, name: str, call: str) -> None:
+        container.process["noNewPrivileges"] = False
+        deny(container, name)
+        container.run_sleeping()
+        result = container.exec("sleep", "0")
+        assert result.status == 255
+        assert f": {call}: EPERM: " in result.stderr
+        assert "without noNewPrivileges a seccomp profile must allow" in result.stderr
+
+    def test_a_listener(self, either: Container, agent: Agent, tmp_path: Path) -> None:
+        path = tmp_path / "agent.sock"
+        deny(either, "mkdir", "mkdirat", action="SCMP_ACT_NOTIFY")
+        either.linux["seccomp"] |= {"listenerPath": str(path), "listenerMetadata": "words"}
+        either.run_sleeping()
+        agent.join(0.1)
+        agent.socket.close()
+        path.unlink()
+        second = Agent(path, 17)
+        second.start()
+        try:
+            assert "File exists" in either.exec_output("mkdir /tmp/made 2>&1 || :")
+            second.join(10)
+        finally:
+            second.socket.close()
+        state = second.state
+        assert (state["fds"], state["metadata"]) == (["seccompFd"], "words")
+        assert (state["state"]["status"], state["state"]["pid"]) == ("running", either.pid())
+        assert state["pid"] not in (0, either.pid())
+        for fd in (*agent.fds, *second.fds):
+            os.close(fd)
+
+    @only_ours
+    def test_a_listener_whose_call_the_hop_makes(self, either: Container, agent: Agent, tmp_path: Path) -> None:
+        """It has to be answered before the process is there."""
+        deny(either, "setsid", action="SCMP_ACT_NOTIFY")
+        either.linux["seccomp"] |= {"listenerPath": str(tmp_path / "agent.sock")}
+        either.run_sleeping()
+        agent.join(0.1)
+        agent.socket.close()
+        (tmp_path / "agent.sock").unlink()
+        second = Agent(tmp_path / "agent.sock", 1)
+        second.start()
+        try:
+            assert either.exec("true").status == 0
+            second.join(10)
+        finally:
+            second.socket.close()
+        assert second.calls == 1
+        for fd in (*agent.fds, *second.fds):
+            os.close(fd)
+
+    def test_nobody_listens(self, either: Container, agent: Agent, tmp_path: Path) -> None:
+        deny(either, "mkdir", action="SCMP_ACT_NOTIFY")
+        either.linux["seccomp"]["listenerPath"] = str(tmp_path / "agent.sock")
+        either.run_sleeping()
+        agent.join(0.1)
+        agent.socket.close()
+        (tmp_path / "agent.sock").unlink()
+        result = either.exec("touch", "/dev/executed")
+        assert result.status == 255
+        if OURS:
+            assert "config.json#/linux/seccomp/listenerPath" in result.stderr
+        os.close(agent.fds[0])

@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.container import Container, wait_until
 from tests.support.fixtures import Refused
+from tests.support.runtime import identify
+from tests.support.terminal import Terminal, finish, on_terminal
 
 pytestmark = pytest.mark.needs("root", "busybox", "cgroup2")
 
@@ -66,6 +68,30 @@ class TestWhereItIsOn:
         confined.process["noNewPrivileges"] = forbidden
         script = "read x < /proc/self/attr/current; echo $x; while read k v; do test $k = Seccomp: && echo $v; done"
         assert confined.output(f"{script} < /proc/self/status; :") == f"{NAME} (enforce)\n2"
+
+    @pytest.mark.parametrize("forbidden", [True, False])
+    @pytest.mark.parametrize("terminal", [True, False])
+    def test_an_exec_is_confined(self, confined: Container, forbidden: bool, terminal: bool) -> None:
+        confined.process["noNewPrivileges"] = forbidden
+        confined.run_sleeping()
+        show = ("sh", "-c", "read x < /proc/self/attr/current; echo $x")
+        if not terminal:
+            assert confined.exec(*show).stdout == f"{NAME} (enforce)\n"
+            return
+        with Terminal.open() as screen:
+            process = confined.runtime.spawn("exec", "-t", confined.id, *show, **on_terminal(screen))
+            screen.read_until(f"{NAME} (enforce)\r\n")
+            assert finish(process) == 0
+
+    def test_an_exec_by_its_option(self, container: Container, profile: str) -> None:
+        container.run_sleeping()
+        show = "read x < /proc/self/attr/current; echo $x"
+        assert container.exec_output(show) == "unconfined"
+        assert container.exec_output(show, "--apparmor", profile) == f"{NAME} (enforce)"
+        result = container.exec("true", flags=["--apparmor", "no-such-profile"])
+        assert result.status == 255
+        if identify().name == "pyruntime":
+            assert "--apparmor: write('/proc/self/attr/apparmor/exec'): ENOENT" in result.stderr
 
     def test_a_plain_user_is_confined(self, confined: Container) -> None:
         confined.process["user"] = {"uid": 7, "gid": 7}

@@ -86,7 +86,9 @@ enters:
     svc  #0
     cmp  w0, #0
     b.gt 6b
-    b    2b
+    b.eq 2b
+    sub  x0, x0, #0x100, lsl #12
+    b    4b
 cloexec:
     mov  x1, #2                     // F_SETFD
     mov  x2, #1                     // FD_CLOEXEC

@@ -104,7 +104,9 @@ enters:                             # `exec`: a child is what enters the PID nam
     syscall
     test eax, eax
     jg   6b
-    jmp  2b                         # the runtime is gone
+    je   2b                         # the runtime is gone
+    sub  rax, 0x100000              # a filter that was loaded before forbids it
+    jmp  4b
 cloexec:
     push 2                          # F_SETFD
     pop  rsi
