@@ -12,6 +12,7 @@ import posix
 
 from pyruntime.errors import ConfigError, Error
 from pyruntime.plan.build import build
+from pyruntime.plan.resources import cgroup_path
 from pyruntime.spec.load import parse, read
 from pyruntime.spec.positions import Lines, places
 from pyruntime.spec.schema import BLOCKS, ENOUGH, UNKNOWN_KEY, Finding, members
@@ -92,7 +93,7 @@ def _of_the_plan(spec: Spec) -> list[Remark]:
     found: list[Remark] = []
     while len(found) < ENOUGH:
         try:
-            build(spec, "/bundle", "lint", "/lint")
+            build(spec, "/bundle", "lint", cgroup_path(spec.get("linux", {}), "lint"))
         except Error as error:
             pointer = error.where.removeprefix("config.json#")
             if any((pointer, error.message) == (one.pointer, one.message) for one in found):

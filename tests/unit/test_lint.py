@@ -329,3 +329,11 @@ def test_an_error_behind_a_thousand_warnings_is_found() -> None:
 def test_a_deep_nest_is_no_matter(tmp_path: Path) -> None:
     text = json.dumps(sound())[:-1] + ', "x": ' + "[" * 900 + "]" * 900 + "}"
     assert [one.pointer for one in lint(bundle(tmp_path, text))] == ["/x"]
+
+
+def test_a_cgroup_that_no_container_can_have(tmp_path: Path) -> None:
+    spec = sound()
+    spec["linux"]["cgroupsPath"] = "/.."
+    assert [(severity, pointer) for severity, pointer, *_ in told(bundle(tmp_path, spec))] == [
+        ("error", "/linux/cgroupsPath"),
+    ]
