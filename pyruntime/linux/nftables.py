@@ -108,7 +108,7 @@ class Nftables(NetlinkSocket):
         return _listed(found[0])[0][2] if found else None
 
     def elements(self, name: str) -> list[Element]:
-        """All elements of a set or map, some twice while the kernel makes room for it; none if it is not there."""
+        """All elements of a set or map; none if it is not there. While a large one grows, some may be missing."""
         payload = self._named(n.NFTA_SET_ELEM_LIST_TABLE) + attribute(n.NFTA_SET_ELEM_LIST_SET, _text(name))
         parts = self._look(n.NFT_MSG_GETSETELEM, payload, f"NFT_MSG_GETSETELEM({name!r})", c.NLM_F_DUMP)
         return [(name, key, data) for part in parts for _, key, data in _listed(part)]

@@ -1,7 +1,7 @@
 """The nftables rules of all networks, as text for nft(8): one table of our own, in which every network is an element.
 
     a packet comes in          and leaves
-    prerouting (raw)           martians: 127.0.0.0/8 is this host alone, whoever claims it on a cable
+    prerouting (raw)           martians: 127.0.0.0/8 is this host alone, whoever asks for it on a cable
     prerouting, output (nat)   published: to a port of this host that a container has -> to the container
     forward (filter)           forward, inbound: from a container: wherever it likes, but to other networks' containers;
                                to a container: answers, and what came through a published port
@@ -64,10 +64,7 @@ LOCAL_SETS
     # route_localnet, which a port at 127.0.0.1 takes, would open the loopback to containers and to neighbours.
     chain martians {
         type filter hook prerouting priority raw; policy accept;
-        iifname != "lo" ip saddr 127.0.0.0/8 counter drop
         iifname != "lo" ip daddr 127.0.0.0/8 counter drop
-        iifname != "lo" ip6 saddr ::1 counter drop
-        iifname != "lo" ip6 daddr ::1 counter drop
     }
 
     chain prerouting {

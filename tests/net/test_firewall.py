@@ -20,6 +20,7 @@ import pytest
 
 from pyruntime import report
 from pyruntime.errors import Error, KernelError, StateError, UnsupportedError
+from pyruntime.linux.conntrack import Conntrack
 from pyruntime.linux.nftables import Nftables
 from pyruntime.net import firewall, nft, ports, publishing, ruleset
 from pyruntime.net.types import Endpoint, Network, Port
@@ -240,6 +241,7 @@ class TestOutOfReach:
         outside.ip("route", "add", "127.0.0.0/8", "via", HOST, "src", OUTSIDE)
         return outside
 
+    @pytest.mark.usefixtures("a_router")
     def test_unpublished_ports(self, boxes: Boxes, host: Machine, neighbour: Machine) -> None:
         box = boxes("8080", inside=80)
         box.serve(81)
@@ -251,6 +253,7 @@ class TestOutOfReach:
         assert neighbour.ask(HOST, 8080) == f"box0 {OUTSIDE}"
 
     def test_ports_at_the_loopback(self, boxes: Boxes, host: Machine, neighbour: Machine) -> None:
+        """What answers them is not looked at: no flow may be translated, whatever becomes of answers."""
         box = boxes("127.0.0.1-8080", "127.0.0.1-8080/udp")
         with host.listen("127.0.0.1", 9090), host.listen("127.0.0.1", 9090, udp=True) as listener:
             for number in (8080, 9090):
@@ -259,7 +262,9 @@ class TestOutOfReach:
             listener.setblocking(False)
             with pytest.raises(BlockingIOError):
                 listener.recv(1)
+        assert translated(host, box.ip) == 0
         assert host.ask("127.0.0.1", 8080).startswith("box0 ")
+        assert translated(host, box.ip) == 1
         assert not neighbour.reaches(box.ip, 80, within=0.2)
 
     def test_the_loopback_of_the_host_from_a_container(self, boxes: Boxes, host: Machine) -> None:
@@ -301,6 +306,22 @@ class TestOutOfReach:
             assert stranger.ask(HOST, 8080) == "box0 203.0.113.2"
             host.run("nft", "flush", "set", "inet", "pyruntime", "closed")
             assert stranger.reaches(OUTSIDE, 80)  # the test can fail
+
+    def test_bridges_of_others_go_on(
+        self, boxes: Boxes, host: Machine, bridged: None, machines: Callable[[str], Machine]
+    ) -> None:
+        """Where bridged frames are filtered, those of virtual machines come to our rules, too."""
+        boxes()
+        host.ip("link", "add", "virbr0", "type", "bridge")
+        host.ip("link", "set", "virbr0", "up")
+        guests = [machines("guest1"), machines("guest2")]
+        for number, guest in enumerate(guests, 1):
+            host.ip("link", "add", f"vm{number}", "type", "veth", "peer", "eth0", "netns", str(guest.holder.pid))
+            host.ip("link", "set", f"vm{number}", "master", "virbr0", "up")
+            guest.ip("address", "add", f"203.0.113.{number}/24", "dev", "eth0")
+            guest.ip("link", "set", "eth0", "up")
+        with guests[0].listen("203.0.113.1", 80):
+            assert guests[1].reaches("203.0.113.1", 80)
 
 
 class TestFlows:
@@ -606,6 +627,17 @@ class TestKernels:
         with host.entered():
             firewall.remove(NETWORK)
         assert host.rules() == ""
+
+
+def translated(host: Machine, ip: str) -> int:
+    """How many flows of the host a container has to answer."""
+    with host.entered():
+        conntrack = Conntrack()
+    try:
+        flows = conntrack.flows(socket.IPPROTO_TCP) + conntrack.flows(socket.IPPROTO_UDP)
+        return sum(flow.reply.source == socket.inet_aton(ip) for flow in flows)
+    finally:
+        conntrack.close()
 
 
 def advertise(machine: Machine, link: str) -> None:
