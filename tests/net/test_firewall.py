@@ -341,7 +341,22 @@ class TestFlows:
             client.send(b"?")
             assert client.recv(100).startswith(b"box1")
 
-    def test_so_does_one_of_the_host_itself(self, boxes: Boxes, host: Machine) -> None:
+    def test_a_udp_client_does_not_reach_who_has_the_address_next(
+        self, boxes: Boxes, host: Machine, outside: Machine
+    ) -> None:
+        former = boxes("5353/udp", inside=53)
+        with outside.connect(HOST, 5353, udp=True, source_port=40000) as client:
+            client.send(b"?")
+            assert client.recv(100).startswith(b"box0")
+            with host.entered():
+                publishing.withdraw(former.endpoint)
+            host.ip("link", "del", former.endpoint["interface"])
+            boxes(inside=53, number=2)
+            client.send(b"?")
+            with pytest.raises(ConnectionRefusedError):
+                client.recv(100)
+
+    def test_a_udp_client_on_the_host_reaches_the_new_container(self, boxes: Boxes, host: Machine) -> None:
         former = boxes("5353/udp", "5354/udp", inside=53)
         with host.connect("127.0.0.1", 5353, udp=True, source_port=40000) as client:
             client.send(b"?")
