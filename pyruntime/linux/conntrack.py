@@ -71,8 +71,10 @@ class Conntrack(NetlinkSocket):
         except OSError as error:
             raise KernelError("socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER)", error.errno or 0) from error
 
-    def flows(self, protocol: int, port: int = 0) -> list[Flow]:
-        """The flows of an IP protocol (17 is UDP) to one destination port, or to any. Raises KernelError.
+    def flows(self, family: int, protocol: int, port: int = 0) -> list[Flow]:
+        """The flows of AF_INET or AF_INET6, of an IP protocol (17 is UDP), to one destination port, or any.
+
+        Raises KernelError. It takes milliseconds: the kernel goes through its whole table.
 
         The kernel is not asked for an address: of IPv6 it tells the flows of all others (ctnetlink_filter_match_tuple).
         """
@@ -84,10 +86,9 @@ class Conntrack(NetlinkSocket):
         wanted = attribute(
             n.CTA_TUPLE_ORIG | c.NLA_F_NESTED, attribute(n.CTA_TUPLE_PROTO | c.NLA_F_NESTED, parts)
         ) + attribute(n.CTA_FILTER | c.NLA_F_NESTED, attribute(n.CTA_FILTER_ORIG_FLAGS, pack("=I", compared)))
-        found = self._all(c.AF_INET, wanted) + self._all(c.AF_INET6, wanted)
         return [
             flow
-            for flow in found
+            for flow in self._all(family, wanted)
             if flow.original.protocol == protocol and (not port or flow.original.destination_port == port)
         ]
 

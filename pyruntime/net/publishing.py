@@ -11,6 +11,7 @@ from errno import ENOENT
 from pyruntime import report
 from pyruntime.errors import KernelError, StateError
 from pyruntime.linux.conntrack import Conntrack
+from pyruntime.linux.constants import AF_INET, AF_INET6
 from pyruntime.linux.nftables import is_taken
 from pyruntime.net import ports
 from pyruntime.net.addresses import octets
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pyruntime.linux.nftables import Nftables
     from pyruntime.net.types import Endpoint
 
-_ROUNDS = 10  # others may flush what we are about to remove; not ten times in a row
+_ROUNDS = 10  # somebody may flush what we are about to remove; not ten times in a row
 
 
 def publish(endpoint: Endpoint) -> None:
@@ -54,13 +55,13 @@ def withdraw(endpoint: Endpoint) -> None:
     """Take the ports of a container back, as far as they are there and are its own. Raises KernelError."""
     nftables = open_table()
     try:
-        for _ in range(_ROUNDS):
+        for left in reversed(range(_ROUNDS)):
             there = [element for element in ports.elements(endpoint) if nftables.find(element) == element[2]]
             try:
                 nftables.remove(there)
                 break
             except KernelError as error:
-                if error.errno != ENOENT:
+                if error.errno != ENOENT or not left:
                     raise
     finally:
         nftables.close()
@@ -91,19 +92,22 @@ def _forget(endpoint: Endpoint, concerned: Callable[[Flow], bool]) -> None:
     """Have the kernel forget the concerned ones of the UDP flows to the ports of a container.
 
     Of TCP each connection is a flow of its own. That it can't be done is no reason to fail: flows end by themselves, in
-    minutes. It takes milliseconds: the kernel goes through its whole table, for each version of IP.
+    minutes.
     """
     numbers = {port["hostPort"] for port in endpoint["ports"] if port["protocol"] == "udp"}
     if not numbers:
         return
-    keys = {key for _, key, _ in ports.elements(endpoint)}
+    number = numbers.pop() if len(numbers) == 1 else 0  # one, or any
+    elements = ports.elements(endpoint)
+    keys = {key for _, key, _ in elements}
     try:
         conntrack = Conntrack()
         try:
-            for flow in conntrack.flows(ports.PROTOCOLS["udp"], numbers.pop() if len(numbers) == 1 else 0):
-                to = flow.original
-                if concerned(flow) and not keys.isdisjoint(ports.keys("udp", to.destination, to.destination_port)):
-                    conntrack.forget(flow)
+            for family in sorted({AF_INET if name.endswith("4") else AF_INET6 for name, _, _ in elements}):
+                for flow in conntrack.flows(family, ports.PROTOCOLS["udp"], number):
+                    to = flow.original
+                    if concerned(flow) and not keys.isdisjoint(ports.keys("udp", to.destination, to.destination_port)):
+                        conntrack.forget(flow)
         finally:
             conntrack.close()
     except KernelError as error:

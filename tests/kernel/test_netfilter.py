@@ -172,18 +172,20 @@ class TestConntrack:
     def test_flows_are_found_and_forgotten(self, machine: Machine, conntrack: Conntrack, address: str) -> None:
         with machine.listen(address, 5353, udp=True), machine.connect(address, 5353, udp=True) as client:
             client.send(b"?")
-            (flow,) = conntrack.flows(UDP)
-            raw = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+            family, other = (socket.AF_INET6, socket.AF_INET) if ":" in address else (socket.AF_INET, socket.AF_INET6)
+            (flow,) = conntrack.flows(family, UDP)
+            raw = socket.inet_pton(family, address)
             assert (flow.original.source, flow.original.destination) == (raw, raw)
             assert (flow.original.destination_port, flow.original.source_port) == (5353, client.getsockname()[1])
             assert (flow.reply.protocol, flow.reply.source, flow.reply.source_port) == (UDP, raw, 5353)
-            assert len(conntrack.flows(UDP, 5353)) == 1
-            assert conntrack.flows(UDP, 5354) == []
+            assert len(conntrack.flows(family, UDP, 5353)) == 1
+            assert conntrack.flows(family, UDP, 5354) == []
+            assert conntrack.flows(other, UDP) == []
             conntrack.forget(flow)
             conntrack.forget(flow)  # it has gone already
-            assert conntrack.flows(UDP) == []
+            assert conntrack.flows(family, UDP) == []
 
     def test_of_another_protocol(self, machine: Machine, conntrack: Conntrack) -> None:
         with machine.listen("127.0.0.1", 80), machine.connect("127.0.0.1", 80):
-            assert conntrack.flows(UDP) == []
-            assert len(conntrack.flows(6)) == 1
+            assert conntrack.flows(socket.AF_INET, UDP) == []
+            assert len(conntrack.flows(socket.AF_INET, 6)) == 1

@@ -649,7 +649,8 @@ def translated(host: Machine, ip: str) -> int:
     with host.entered():
         conntrack = Conntrack()
     try:
-        flows = conntrack.flows(socket.IPPROTO_TCP) + conntrack.flows(socket.IPPROTO_UDP)
+        protocols = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+        flows = [flow for each in protocols for flow in conntrack.flows(socket.AF_INET, each)]
         return sum(flow.reply.source == socket.inet_aton(ip) for flow in flows)
     finally:
         conntrack.close()
