@@ -218,7 +218,11 @@ class Start:
             self.store.write_file("config.json", self.config)
         if self.connection is not None:
             parent.identify(self.child, launch)
-            self.connection.connect(self.child.pid)
+            try:
+                self.connection.connect(self.child.pid)
+            except Error:
+                parent.raise_what_is_waiting(self.child)
+                raise
         parent.serve_until_ready(self.child, launch)
         if self.foreground is not None and self.child.master_fd >= 0:
             self.foreground.size_terminal(self.child.master_fd)

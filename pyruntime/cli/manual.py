@@ -29,6 +29,10 @@ directory is the bundle. If it is not one, or if there is a slash in what you gi
 directory, and the ID is made from that directory's name: hello, or hello-2 if there is a hello already.
 
 What follows `--` runs in place of process.args of config.json.
+
+With --net bridge the container is on a network: it has an address, reaches others and the outside, and -p lets others
+reach it. The annotations org.pyruntime.network and org.pyruntime.publish of config.json say the same as --net and -p;
+without either, the network namespace is what linux.namespaces says.
 """
 
 GROUPS = {

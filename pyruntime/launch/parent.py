@@ -6,6 +6,7 @@ Read beside runc:libcontainer/process_linux.go:/^func .*initProcess.*start/.
 from __future__ import annotations
 
 import posix
+import select
 
 from pyruntime.errors import KernelError, ProtocolError
 from pyruntime.launch.child import Launch, become_container
@@ -94,6 +95,14 @@ def identify(child: Child, launch: Launch) -> None:
             _give_source(child, launch, fields[0])
         else:
             raise ProtocolError("the container's stage ended without a word", hint=fate(child.pid))
+
+
+def raise_what_is_waiting(child: Child) -> None:
+    """Raise the error that the child has sent meanwhile, if it has: why something of its own was not there for us."""
+    poll = select.poll()
+    poll.register(child.channel.fd, select.POLLIN)
+    while poll.poll(0) and child.channel.receive()[0]:
+        continue
 
 
 def serve_until_ready(child: Child, launch: Launch) -> None:

@@ -413,10 +413,17 @@ def _open_kernel_directory(target: str, rootfs: Rootfs) -> int:
 
 
 def _open_like(mode: int, target: str, rootfs: Rootfs) -> int:
-    """What a bind of something of this mode covers, made where missing: a directory, or else an empty file."""
+    """What a bind of something of this mode covers, made where missing: a directory, or else an empty file.
+
+    A link to nothing is covered itself: what it names is made nowhere, and whoever opens it finds the mount. (Images
+    made for systemd-resolved have such an /etc/resolv.conf.)
+    """
     if mode & c.S_IFMT == c.S_IFDIR:
         return _open_directory(target, rootfs)[0]
-    return rootfs.root.make_file(target)
+    try:
+        return rootfs.root.make_file(target)
+    except FileExistsError:
+        return rootfs.root.open(target, O_PATH | posix.O_NOFOLLOW)
 
 
 def _check_target(target_fd: int, target: str, rootfs: Rootfs, source_fd: int = -1) -> None:

@@ -128,6 +128,8 @@ def _network(text: str, where: str) -> Selection:
         raise UsageError(f"the path of a namespace must be absolute: {value!r}", where=where)
     if kind in _CONNECTED and ("/" in value or value.startswith(".")):
         raise UsageError(f"{value!r} is no name of a network", where=where)
+    if "\0" in value:
+        raise UsageError(f"{text!r} contains a NUL", where=where)
     return Selection(kind, value or _DEFAULTS.get(kind, ""), where)
 
 

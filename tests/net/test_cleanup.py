@@ -211,6 +211,25 @@ class TestMeddling:
         leases.unlink()
 
 
+def test_delete_where_nobody_can_read_the_leases(started: Started, driver: Runtime, leftovers: Leftovers) -> None:
+    """Tried again when the file is gone; or with --force, which tells what it leaves."""
+    kept, forced = started(), started()
+    path = driver.root / "~networks/default.leases.json"
+    sound, damaged = path.read_text(), '{"leases":[]}'
+    for one in (kept, forced):
+        one.kill("KILL")
+        one.wait_for("stopped")
+    path.write_text(damaged)
+    result = kept.delete()
+    assert (result.status, f"{path} is damaged" in result.stderr) == (1, True)
+    result = forced.delete("--force")
+    assert (result.status, "left behind on the network default" in result.stderr) == (0, True)
+    path.write_text(sound)
+    assert kept.delete().status == 0
+    assert leases_in(path).keys() == {forced.id}
+    assert driver("network", "remove", "default").status == 0, "a lease without a container is stale"
+
+
 def test_delete_removes_the_interface_at_once(started: Started, host: Machine) -> None:
     container = started()
     container.delete("--force")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from tests.support.fixtures import Refused
 from tests.support.leftovers import Leftovers
 from tests.support.namespace import FALL_BACKS, Machine
 from tests.support.runtime import Runtime
+
+pytestmark = pytest.mark.usefixtures("a_router")
 
 LINKS = "cat /proc/net/dev | sed -n 's/^ *\\([a-z0-9_-]*\\):.*/\\1/p' | sort"
 
@@ -142,6 +145,44 @@ class TestWithOtherKeys:
         assert "inet 10.89.0.2" in result.stdout
         network = json.loads(driver("network", "inspect", "default").stdout)
         assert [subnet["subnet"] for subnet in network["subnets"]] == ["10.89.0.0/24"]
+
+    def test_an_image_without_etc(self, container: Container) -> None:
+        (container.rootfs / "etc").rmdir()
+        assert container.id in container.output("cat /etc/hosts", "--net", "bridge")
+
+    def test_an_image_whose_resolv_conf_is_a_link(self, container: Container, driver: Runtime) -> None:
+        """As images made for systemd-resolved have it. Nothing is made where it points to."""
+        link = container.rootfs / "etc/resolv.conf"
+        link.symlink_to("../run/systemd/resolve/stub-resolv.conf")
+        told = container.output("cat /etc/resolv.conf && echo end", "--net", "bridge")
+        assert told.endswith("end")
+        assert link.is_symlink()
+        assert not (container.rootfs / "run").exists()
+
+    def test_an_image_that_can_not_be_written(self, container: Container, scratch: Path, host: Machine) -> None:
+        """Without the two files it says which is missing; with them there is nothing to write."""
+        image = scratch / "image"
+        image.mkdir()
+        container.config["root"]["path"] = str(image)
+        host.run("mount", "-t", "tmpfs", "none", str(image))
+        host.run("cp", "-a", f"{container.rootfs}/.", str(image))
+        host.run("mount", "-o", "remount,ro", str(image))
+        result = container.run("--net", "bridge")
+        assert result.status == 1
+        assert "--net: bind" in result.stderr and "/etc/hosts" in result.stderr
+        host.run("mount", "-o", "remount,rw", str(image))
+        host.run("touch", f"{image}/etc/hosts", f"{image}/etc/resolv.conf")
+        host.run("mount", "-o", "remount,ro", str(image))
+        assert container.id in container.output("cat /etc/hosts", "--net", "bridge")
+
+    def test_an_error_of_the_child_is_told_before_one_of_its_network(
+        self, refused: Refused, container: Container
+    ) -> None:
+        """The child may have failed, and its network namespace be gone, while the parent is about to connect it."""
+        container.add_bind("/nowhere", "/mnt")
+        place = f"config.json#/mounts/{len(container.mounts) - 1}: "
+        for _ in range(5):
+            refused(place, "--net", "bridge")
 
     def test_a_plan_says_it(self, container: Container, driver: Runtime) -> None:
         container.write()

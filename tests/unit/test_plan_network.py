@@ -53,7 +53,7 @@ def test_the_networks(text: str, kind: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     "text", ["", "bridg", "none:", "none:x", "host:x", "container", "container:", "ns:", "ns:relative", "ns",
-             "bridge:", "bridge:../x", "bridge:a/b", "bridge:.x", "Bridge", " none"],
+             "bridge:", "bridge:../x", "bridge:a/b", "bridge:.x", "bridge:a\0b", "ns:/x\0y", "Bridge", " none"],
 )  # fmt: skip
 def test_what_is_no_network(text: str) -> None:
     with pytest.raises(UsageError) as caught:
