@@ -131,6 +131,10 @@ class View:
         """Close the socket."""
         self._route.close()
 
+    def indices(self) -> list[int]:
+        """The devices, by their indices."""
+        return list(self._links)
+
     def link(self, index: int | None) -> Any:
         """The device of this index, None if there is none."""
         return self._links.get(index) if index else None
@@ -241,8 +245,8 @@ class _Tracer:
 
     def _nowhere(self) -> bool:
         """No route: the devices that there are, and why they lead nowhere."""
-        for index in [index for index in self.inside._links if self.inside.name(index) != "lo"]:
-            if self.inside.addresses(index):
+        for index in self.inside.indices():
+            if self.inside.name(index) != "lo" and self.inside.addresses(index):
                 self.hops.append(self.inside.hop(index))
         if not self.hops:
             self.hops.append(self.inside.hop(1))
