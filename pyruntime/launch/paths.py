@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import posix
 
-from pyruntime.errors import ConfigError, KernelError
+from pyruntime.errors import ConfigError
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 
@@ -49,25 +49,12 @@ class Root:
 
         Raises KernelError; ENOENT: missing, ELOOP: a loop of links, or a link where `resolve` forbids them.
         """
-        resolve |= c.RESOLVE_IN_ROOT | c.RESOLVE_NO_MAGICLINKS
-        for _ in range(_RACES):
-            try:
-                return syscalls.openat2(self.fd, path.strip("/") or ".", flags | posix.O_CLOEXEC, mode, resolve)
-            except KernelError as error:
-                # EAGAIN: something was renamed or mounted meanwhile, and the kernel can't tell that we stayed inside.
-                if error.errno != errno.EAGAIN:
-                    raise
-                last = error
-        raise last
+        return self._look(path, flags, mode, resolve)
 
     def find(self, path: str) -> int | None:
         """An O_PATH descriptor of `path`, or None where the image has no such file."""
-        try:
-            return self.open(path)
-        except KernelError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                return None
-            raise
+        fd = self._look(path, O_PATH, absent=(errno.ENOENT, errno.ENOTDIR))
+        return fd if fd >= 0 else None
 
     def make_directories(self, path: str, mode: int = 0o755) -> int:
         """An O_PATH descriptor of the directory `path`, made with its parents where missing (mkdir -p).
@@ -75,21 +62,15 @@ class Root:
         Raises ConfigError where a component is a dangling link: following it would make directories at a place that
         the image chose. KernelError ENOTDIR where a component is a file.
         """
-        found = self._find_directory(path)
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        found = self._find_directory("/".join(parts))
         if found is not None:
             return found
-        parts = [part for part in path.split("/") if part not in ("", ".")]
-        parent_fd = self.open("/", O_PATH | posix.O_DIRECTORY)
-        for depth, name in enumerate(parts, 1):
-            below = "/".join(parts[:depth])
-            try:
-                child_fd = self._find_directory(below)
-                if child_fd is None:
-                    child_fd = self._make_directory(parent_fd, name, below, mode)
-            finally:
-                posix.close(parent_fd)
-            parent_fd = child_fd
-        return parent_fd
+        parent_fd = self.make_directories("/".join(parts[:-1]), mode)
+        try:
+            return self._make_directory(parent_fd, parts[-1], "/".join(parts), mode)
+        finally:
+            posix.close(parent_fd)
 
     def make_file(self, path: str, mode: int = 0o644) -> int:
         """A descriptor, for its place only, of the file `path`, made empty where missing: for a bind mount to cover."""
@@ -111,12 +92,19 @@ class Root:
         return self.make_directories(parent), name
 
     def _find_directory(self, path: str) -> int | None:
-        try:
-            return self.open(path, O_PATH | posix.O_DIRECTORY)
-        except KernelError as error:
-            if error.errno == errno.ENOENT:
-                return None
-            raise
+        fd = self._look(path, O_PATH | posix.O_DIRECTORY, absent=(errno.ENOENT,))
+        return fd if fd >= 0 else None
+
+    def _look(self, path: str, flags: int, mode: int = 0, resolve: int = 0, absent: tuple[int, ...] = ()) -> int:
+        """As `open`, but for an errno of `absent` its negative is returned."""
+        resolve |= c.RESOLVE_IN_ROOT | c.RESOLVE_NO_MAGICLINKS
+        path, flags = path.strip("/") or ".", flags | posix.O_CLOEXEC
+        for _ in range(_RACES):
+            fd = syscalls.openat2(self.fd, path, flags, mode, resolve, expected=(errno.EAGAIN, *absent))
+            # EAGAIN: something was renamed or mounted meanwhile, and the kernel can't tell that we stayed inside.
+            if fd != -errno.EAGAIN:
+                return fd
+        return syscalls.openat2(self.fd, path, flags, mode, resolve)
 
     def _make_directory(self, parent_fd: int, name: str, below: str, mode: int) -> int:
         try:

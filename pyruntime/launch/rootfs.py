@@ -113,12 +113,8 @@ def cut_propagation(step: RootPropagation, rootfs: Rootfs) -> None:
     early = c.MS_SLAVE | c.MS_REC if step.flags & c.MS_UNBINDABLE else step.flags
     syscalls.mount("", "/", "", early, "")
     path = rootfs.path
-    while True:
-        try:
-            return syscalls.mount("", path, "", c.MS_PRIVATE, "")
-        except KernelError as error:
-            if error.errno != errno.EINVAL or path == "/":  # EINVAL: not a mount point, so look above
-                raise
+    # EINVAL: not a mount point, so look above.
+    while syscalls.mount("", path, "", c.MS_PRIVATE, "", expected=(errno.EINVAL,) if path != "/" else ()):
         path = path.rstrip("/").rpartition("/")[0] or "/"
 
 
@@ -370,7 +366,7 @@ def _verify_null(fd: int) -> None:
         raise Error("/dev/null of the host is not the null device")
 
 
-def _use(fd: int, use: Callable[[int], None]) -> None:
+def _use(fd: int, use: Callable[[int], object]) -> None:
     """Call `use(fd)` and close fd, whatever happens."""
     try:
         use(fd)

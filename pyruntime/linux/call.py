@@ -82,16 +82,20 @@ _syscall.argtypes = (c_void_p,) * 7  # type: ignore[attr-defined]
 _NOTHING = (0, 0, 0, 0, 0, 0)
 
 
-def call(number: int, *arguments: Argument) -> int:
+def call(number: int, *arguments: Argument, expected: tuple[int, ...] = ()) -> int:
     """Make system call `number` with up to six arguments: int, text (a C string), Struct, buffer() or None (NULL).
 
     Only to be called by a wrapper whose name and parameters are the kernel's: they are what the error shows.
-    Raises KernelError, or Error for a string with a NUL in it.
+    Raises KernelError, but for the errnos that are `expected`: then their negative is returned, for an exception costs
+    more than most calls. Raises Error for a string with a NUL in it.
     """
     words = [c_string(word) if type(word) is str or type(word) is bytes else word for word in arguments]
     result = _syscall(number, *words, *_NOTHING[len(words) :])
     if result == -1:
-        raise _failure(_getframe(1), get_errno())
+        failure = get_errno()
+        if failure in expected:
+            return -failure
+        raise _failure(_getframe(1), failure)
     return result
 
 
@@ -212,6 +216,8 @@ def _text(name: str, parameters: tuple[str, ...], values: dict[str, Any]) -> str
     shown = []
     for parameter in parameters:
         value = values[parameter]
+        if parameter == "expected":  # call's own
+            continue
         if value is not None and value not in ("", b"") and not (value == 0 and parameter in _USUALLY_ZERO):
             # mount(2) calls it a type, which in Python is another word
             shown.append(f"{'type' if parameter == 'fstype' else parameter}={_show(name, parameter, value)}")

@@ -84,12 +84,21 @@ if TYPE_CHECKING:
 # --- mounts ---------------------------------------------------------------------------------------------------------
 
 
-def mount(source: Text | None, target: Text, fstype: Text | None, flags: int, data: Text | None = None) -> None:
+def mount(
+    source: Text | None,
+    target: Text,
+    fstype: Text | None,
+    flags: int,
+    data: Text | None = None,
+    *,
+    expected: tuple[int, ...] = (),
+) -> int:
     """Attach a file system, or change an attached one, as `flags` (MS_*) say. Empty `data` is none. See mount(2).
 
-    Raises KernelError. runc:libcontainer/mount_linux.go:/^func mountViaFds/
+    Returns 0, or the negative of an errno that was `expected`. Raises KernelError for any other.
+    runc:libcontainer/mount_linux.go:/^func mountViaFds/
     """
-    call(SYS_mount, source, target, fstype, flags, data or None)
+    return call(SYS_mount, source, target, fstype, flags, data or None, expected=expected)
 
 
 def umount2(target: Text, flags: int) -> None:
@@ -162,14 +171,17 @@ def mount_setattr(
 # --- paths and descriptors ------------------------------------------------------------------------------------------
 
 
-def openat2(dirfd: int, path: Text, flags: int, mode: int = 0, resolve: int = 0) -> int:
+def openat2(
+    dirfd: int, path: Text, flags: int, mode: int = 0, resolve: int = 0, *, expected: tuple[int, ...] = ()
+) -> int:
     """Open `path` below `dirfd` under the rules of `resolve` (RESOLVE_*). See openat2(2).
 
+    Returns the descriptor, or the negative of an errno that was `expected`.
     Raises KernelError; EAGAIN: a rename came between, try again; EXDEV: the path leads out; EINVAL: a mode, no O_CREAT.
     """
     flags |= O_CLOEXEC
     open_how = Struct(u64(flags, mode, resolve))
-    return call(SYS_openat2, dirfd, path, open_how, len(open_how))
+    return call(SYS_openat2, dirfd, path, open_how, len(open_how), expected=expected)
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:

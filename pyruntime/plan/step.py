@@ -43,6 +43,8 @@ class _Data:
     def __init__(self, *values: Any, **named: Any) -> None:
         fields = self.fields()
         self.__dict__.update(zip(fields, values, strict=False))
+        if len(values) == len(fields) and not named:
+            return  # as almost all are made
         self.__dict__.update(named)
         if len(values) > len(fields) or self.__dict__.keys() != set(fields):
             raise TypeError(f"{type(self).__name__} has the fields {', '.join(fields)}")

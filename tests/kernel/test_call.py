@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pyruntime.errors import KernelError
+from pyruntime.errors import Error, KernelError
 from pyruntime.linux import call, syscalls
 from pyruntime.linux import constants as c
 
@@ -81,6 +82,34 @@ def test_an_old_kernel_or_a_filter_is_named() -> None:
     assert "Linux 5.6" in call.hint("openat2", errno.ENOSYS)
     assert "seccomp" in call.hint("keyctl", errno.ENOSYS)
     assert call.hint("openat2", errno.ENOENT) == ""
+
+
+def test_an_expected_failure_is_no_exception() -> None:
+    assert syscalls.openat2(c.AT_FDCWD, "/no/such/place", c.O_PATH, expected=(errno.ENOENT,)) == -errno.ENOENT
+    with pytest.raises(KernelError) as caught:
+        syscalls.openat2(c.AT_FDCWD, "/no/such/place", c.O_PATH, expected=(errno.EAGAIN,))
+    assert caught.value.call == "openat2(dirfd=AT_FDCWD, path='/no/such/place', flags=O_CLOEXEC|O_PATH)"
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 5000])
+def test_a_buffer_holds_what_was_asked_for_and_zeros(size: int) -> None:
+    content = bytes(range(1, 252)) * 20
+    memory = call.buffer(content[:size])
+    assert memory.raw == content[:size] + bytes(len(memory) - size)
+    assert len(memory) >= size
+    assert not any(call.buffer(size).raw)
+
+
+def test_few_sizes_of_buffers_are_made() -> None:
+    assert len({type(call.buffer(size)) for size in range(257)}) == 1
+
+
+def test_a_struct_is_no_string() -> None:
+    """It may hold a NUL. The kernel reads it to its end."""
+    fd = syscalls.signalfd4(-1, 1 << 9)  # by a Struct of eight bytes, seven of them zero
+    os.close(fd)
+    with pytest.raises(Error):
+        call.call(c.SYS_mount, b"a\0b")
 
 
 def test_no_argument_is_cut_at_32_bits() -> None:

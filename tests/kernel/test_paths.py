@@ -300,12 +300,12 @@ def test_a_root_is_a_directory(tree: Path) -> None:
 def test_a_disturbed_resolution_is_tried_again(root: Root, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, tries = syscalls.openat2, 0
 
-    def disturbed(*arguments: Any) -> int:
+    def disturbed(*arguments: Any, expected: tuple[int, ...] = ()) -> int:
         nonlocal tries
         tries += 1
-        if tries % 4:
-            raise KernelError("openat2()", errno.EAGAIN)
-        return real(*arguments)
+        if tries % 4 and errno.EAGAIN in expected:
+            return -errno.EAGAIN
+        return real(*arguments, expected=expected)
 
     monkeypatch.setattr(syscalls, "openat2", disturbed)
     assert place(root.open("dir/sub"), tree) == "dir/sub"
@@ -315,9 +315,11 @@ def test_a_disturbed_resolution_is_tried_again(root: Root, tree: Path, monkeypat
 def test_a_resolution_that_is_always_disturbed_fails(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     tries = 0
 
-    def disturbed(*_arguments: Any) -> int:
+    def disturbed(*_arguments: Any, expected: tuple[int, ...] = ()) -> int:
         nonlocal tries
         tries += 1
+        if errno.EAGAIN in expected:
+            return -errno.EAGAIN
         raise KernelError("openat2()", errno.EAGAIN)
 
     monkeypatch.setattr(syscalls, "openat2", disturbed)

@@ -242,7 +242,7 @@ BY_PATH_OF_SYSCALLS = {"mount": 1, "umount2": 0, "pivot_root": 0}
 # Where a path may be looked up after all: function -> why nothing of the image can decide what is found.
 LOOKS_UP = {
     "launch.paths.Root.__init__": "the root directory itself: the bundle's path on the host",
-    "launch.paths.Root.open": "the one door: openat2(RESOLVE_IN_ROOT)",
+    "launch.paths.Root._look": "the one door: openat2(RESOLVE_IN_ROOT)",
     "launch.paths.Root._make_directory": "openat2(RESOLVE_BENEATH), one name",
     "launch.console._open_ptmx": "openat2 of fixed names without any link, and the file is verified",
     "launch.console.connect_console_socket": "the caller's own path, on the host",
