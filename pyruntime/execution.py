@@ -215,7 +215,8 @@ class Execution:
     def _plan(self) -> Plan:
         no_new_keyring = self.record.get("noNewKeyring", False)
         kinds = foreign_namespaces(self.record["pid"])
-        plan = build(self.wanted.spec, self.store.id, kinds, no_new_keyring=no_new_keyring)
+        pid = self.record["pid"]
+        plan = build(self.wanted.spec, self.store.id, kinds, init_pid=pid, no_new_keyring=no_new_keyring)
         for step in plan:
             step.where = self.wanted.place(step.where)
         return plan

@@ -81,6 +81,19 @@ class Namespaces:
             if isinstance(step, WriteSysctl) and step.file.startswith("net/") and (host.st_dev, host.st_ino) in joined:
                 raise ConfigError("the network namespace is the host's, and so would the sysctl be", where=step.where)
 
+    def refuse_own_mounts(self) -> None:
+        """In our own mount namespace, given by a path, the root would change for all who are in it.
+
+        Raises ConfigError. runc changes it.
+        """
+        for step, fd in self.joins:
+            if step.flag != c.CLONE_NEWNS:
+                continue
+            own, found = posix.stat("/proc/self/ns/mnt"), posix.fstat(fd)
+            if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+                hint = "leave the mount namespace out to have the container in it"
+                raise ConfigError("this is the mount namespace of the host's", where=step.where, hint=hint)
+
     def close(self) -> None:
         """Close the descriptors of the joined namespaces."""
         while self.joins:

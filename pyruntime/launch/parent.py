@@ -62,6 +62,7 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
         launch.ask_for_source = sources.ask
     try:
         namespaces.refuse_host_network(launch.plan.phase(ROOTFS))
+        namespaces.refuse_own_mounts()
         if posix.geteuid() == 0:
             # The child takes it over, so that there is no moment in which it could be traced from a joined namespace.
             # Others than root could not write the id maps of a child that is not dumpable: its files are root's.

@@ -17,6 +17,8 @@ def import_performers(plan: Plan) -> None:
     """
     if any(isinstance(step, OpenTerminal | OpenTerminalInside) for step in plan):
         from pyruntime.launch import console  # noqa: F401
+    if any(type(step).__module__ == "pyruntime.plan.roottree" for step in plan):
+        from pyruntime.launch import roottree  # noqa: F401
     if any(type(step).__module__ == "pyruntime.plan.attributes" for step in plan):
         from pyruntime.launch import attributes
 

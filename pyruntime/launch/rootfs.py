@@ -80,6 +80,7 @@ class Rootfs:
         "cgroup_path",
         "channel",
         "console_fd",
+        "home_fd",
         "hooks",
         "label",
         "mask_fd",
@@ -89,6 +90,7 @@ class Rootfs:
     )
 
     root: Root  # set when the root has become a mount point
+    home_fd: int  # the mount namespace to return to, for a container that is to have none of its own: roottree.py
 
     def __init__(self, path: str, cgroup_path: str, console_fd: int, channel: Channel) -> None:
         self.path = path
@@ -321,6 +323,11 @@ def pivot_root(step: PivotRoot, rootfs: Rootfs) -> None:
         syscalls.umount2(".", c.MNT_DETACH)
         posix.close(host_fd)
     posix.chdir("/")
+    let_go(rootfs)
+
+
+def let_go(rootfs: Rootfs) -> None:
+    """Close what the root was built with."""
     if rootfs.mask_fd >= 0:
         posix.close(rootfs.mask_fd)
     rootfs.root.close()

@@ -7,7 +7,6 @@ but for one thing: whatever is reached by a path is done before pivot_root, thro
 
 from __future__ import annotations
 
-from pyruntime.errors import ConfigError
 from pyruntime.plan import mounts, namespaces, process, resources
 from pyruntime.plan.rare import filter_steps, rare_steps
 from pyruntime.plan.step import PARENT, PROCESS, ROOTFS, Plan
@@ -42,11 +41,12 @@ def build(
     Raises ConfigError and UnsupportedError with the place in config.json.
     """
     kinds = {namespace["type"] for namespace in spec.get("linux", {}).get("namespaces", ())}
+    leave: tuple[Step, ...] = ()
+    change_root: Step = mounts.PivotRoot("config.json#/root/path", no_pivot)
     if "mount" not in kinds:
-        raise ConfigError(
-            "the container needs a mount namespace: its mounts would be the host's",
-            where="config.json#/linux/namespaces",
-        )
+        from pyruntime.plan import roottree
+
+        leave, change_root = (roottree.leave_step(spec),), roottree.enter_step()
     rare = [*rare_steps(spec), *_device_steps(spec)]
     mount_steps = [*mounts.mount_steps(spec, bundle_path)]
     return Plan(
@@ -62,6 +62,7 @@ def build(
             *(step for step in rare if step.phase == ROOTFS),
             *_await_network(network, spec),
             *namespaces.identity_steps(spec),
+            *leave,
             *mounts.root_steps(spec, rootfs_path(spec, bundle_path)),
             *mount_steps,
             *_file_steps(network, spec),
@@ -70,7 +71,7 @@ def build(
             *process.terminal_steps(spec),
             mounts.MakeWorkingDirectory("config.json#/process/cwd", spec["process"]["cwd"]),
             *_hooks(spec, "prestart", "createRuntime", "createContainer"),
-            *mounts.closing_steps(spec, no_pivot),
+            *mounts.closing_steps(spec, change_root),
             *(step for step in rare if step.phase == PROCESS),
             *process.process_steps(spec, filter_steps(spec)),
             *_hooks(spec, "startContainer"),

@@ -72,10 +72,11 @@ class OpenTerminalInside(Step):
         return "open a terminal"
 
 
-def build(spec: Spec, id: str, kinds: dict[str, int], *, no_new_keyring: bool = False) -> Plan:
+def build(spec: Spec, id: str, kinds: dict[str, int], *, init_pid: int = 0, no_new_keyring: bool = False) -> Plan:
     """What executing `spec`'s process in the container `id` will do, step by step.
 
-    `kinds`: the namespaces to enter, with their flags. `spec` has passed validate.process_findings.
+    `kinds`: the namespaces to enter, with their flags. `init_pid`: whose root is to be found where no mount namespace
+    is among them. `spec` has passed validate.process_findings.
     """
     flags = 0
     for flag in kinds.values():
@@ -87,7 +88,8 @@ def build(spec: Spec, id: str, kinds: dict[str, int], *, no_new_keyring: bool = 
             *process.parent_steps(spec),
             *(step for step in rare if step.phase == PARENT),
             *(step for step in rare if step.phase == ROOTFS),
-            EnterNamespaces("", flags, tuple(kinds)),
+            *((EnterNamespaces("", flags, tuple(kinds)),) if kinds else ()),
+            *_root_steps(kinds, init_pid),
             *process.before_root_steps(id, no_new_keyring),
             *_terminal_steps(spec),
             *(step for step in rare if step.phase == PROCESS),
@@ -95,6 +97,13 @@ def build(spec: Spec, id: str, kinds: dict[str, int], *, no_new_keyring: bool = 
             process.execute_step(spec),
         ]
     )
+
+
+def _root_steps(kinds: dict[str, int], init_pid: int) -> Iterator[Step]:
+    if "mnt" not in kinds:  # whose root would come with it
+        from pyruntime.plan.roottree import EnterTreeOf
+
+        yield EnterTreeOf("", init_pid)
 
 
 def _affinity_steps(spec: Spec) -> Iterator[Step]:

@@ -506,8 +506,8 @@ def _device_step(device: Device, path: str, where: str, bind: bool) -> Step:
     return CreateDevice(where, path, kind, *numbers, mode, device.get("uid", 0), device.get("gid", 0), bind)
 
 
-def closing_steps(spec: Spec, no_pivot: bool) -> Iterator[Step]:
-    """What must come after all mounts and devices, up to the change of the root."""
+def closing_steps(spec: Spec, change_root: Step) -> Iterator[Step]:
+    """What must come after all mounts and devices, up to the change of the root and what needs the new one."""
     linux = spec.get("linux", {})
     for index, mount in enumerate(spec.get("mounts", ())):
         where = f"config.json#/mounts/{index}"
@@ -520,7 +520,7 @@ def closing_steps(spec: Spec, no_pivot: bool) -> Iterator[Step]:
         yield ReadonlyPath(f"config.json#/linux/readonlyPaths/{index}", path)
     for index, path in enumerate(linux.get("maskedPaths", ())):
         yield MaskPath(f"config.json#/linux/maskedPaths/{index}", path)
-    yield PivotRoot("config.json#/root/path", no_pivot)
+    yield change_root
     wanted = PROPAGATION.get(linux.get("rootfsPropagation", ""), 0)
     if wanted & (c.MS_SHARED | c.MS_UNBINDABLE):
         yield SharedRoot("config.json#/linux/rootfsPropagation", wanted)

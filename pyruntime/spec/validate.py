@@ -136,6 +136,9 @@ def version(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
 def namespaces(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
     """config-linux.md#namespaces: none twice."""
     entries = spec.get("linux", {}).get("namespaces", ())
+    if "mount" not in joined:
+        message = "no mount namespace: a program with CAP_SYS_ADMIN can leave its root and reach the host's files"
+        yield Finding(None, message, ("linux", "namespaces"))
     if len(entries) == len(joined):
         return
     seen: dict[str, int] = {}

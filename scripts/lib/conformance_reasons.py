@@ -39,10 +39,6 @@ REASONS: dict[str, str] = {
     "linux_mount_label": (
         "Sets a SELinux label without asking whether there is SELinux. We refuse what cannot be had, with the reason."
     ),
-    "linux_ns_itype": (
-        "Asks for a container without a mount namespace, whose mounts would stay on the host. runc makes them "
-        "there; we refuse."
-    ),
     "linux_process_apparmor_profile": (
         "Names a profile that is loaded nowhere, and does not ask whether there is AppArmor."
     ),

@@ -57,7 +57,7 @@ SAMPLES: dict[str, Any] = {
     "linux.memoryPolicy.nodes": "0",
     "linux.memoryPolicy.flags": ["MPOL_F_STATIC_NODES"],
     "linux.namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "user"}],
-    "linux.namespaces[].type": "ipc",
+    "linux.namespaces[].type": "mount",
     "linux.namespaces[].path": "/proc/1/ns/pid",
     "linux.netDevices": {"eth0": {"name": "eth1"}},
     "linux.netDevices{}.name": "eth2",

@@ -48,7 +48,7 @@ CONFIG = """\
   },
   "root": {"path": "rootfs"},
   "hostname": "x",
-  "linux": {"rootfsPropagation": "x",
+  "linux": {"rootfsPropagation": "x", "namespaces": [{"type": "mount"}],
     "resources": {"memory": {"limt": 1, "swappiness": 1}}}
 }
 """

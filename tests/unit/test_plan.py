@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from pyruntime.linux import constants as c
 from pyruntime.plan import mounts as plan_mounts
 from pyruntime.plan.build import build
 from pyruntime.plan.hooks import KINDS, Hook
-from pyruntime.plan.mounts import BindMount, MountFilesystem, ParsedOptions
+from pyruntime.plan.mounts import BindMount, MountFilesystem, ParsedOptions, PivotRoot
 from pyruntime.plan.network import select
 from pyruntime.plan.numbers import members
+from pyruntime.plan.roottree import EnterTree, EnterTreeOf, LeaveMounts
 from pyruntime.plan.step import PHASES, Plan, Step
 from pyruntime.spec.default import default_spec
 
@@ -476,12 +478,34 @@ def test_a_mount_that_cannot_be(mount: Config, kind: type[Error], where: str) ->
     assert caught.value.where == where
 
 
-def test_without_a_mount_namespace() -> None:
+def without_mount_namespace() -> Config:
     spec = config()
     spec["linux"]["namespaces"] = [{"type": "pid"}]
+    return spec
+
+
+def test_without_a_mount_namespace_the_root_is_a_tree_of_its_own() -> None:
+    """Every other step on the root comes between: before, it would be done to the host, and after, it can't be."""
+    kinds = [type(step) for step in plan(without_mount_namespace())]
+    built = [index for index, kind in enumerate(kinds) if kind.__module__ == "pyruntime.plan.mounts"]
+    assert [kinds.index(LeaveMounts), kinds.index(EnterTree)] == [min(built) - 1, max(built) + 1]
+    assert PivotRoot not in kinds
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (lambda spec: spec["linux"].update(rootfsPropagation="shared"), "config.json#/linux/rootfsPropagation"),
+        (lambda spec: spec["mounts"][1].update(options=["runbindable"]), "config.json#/mounts/1/options"),
+        (lambda spec: spec["linux"]["namespaces"].append({"type": "user"}), "config.json#/linux/namespaces/1"),
+    ],
+)
+def test_what_needs_a_mount_namespace(change: Callable[[Config], None], where: str) -> None:
+    spec = without_mount_namespace()
+    change(spec)
     with pytest.raises(ConfigError, match="needs a mount namespace") as caught:
         plan(spec)
-    assert caught.value.where == "config.json#/linux/namespaces"
+    assert caught.value.where == where
 
 
 def test_a_limit_without_a_cgroup() -> None:
@@ -562,8 +586,10 @@ def test_no_hooks(hooks: Config) -> None:
 def test_the_rich_config_has_every_kind_of_step() -> None:
     seen = {type(step) for spec in (config(), rich_config()) for step in plan(spec)}
     seen |= {type(step) for step in plan(rich_config(), network=select("bridge", [], "", {}))}
+    seen |= {type(step) for step in plan(without_mount_namespace())}
     elsewhere = {"CheckMemoryUsage", "WriteCgroupUnless", "WriteCgroupFirst"}  # in test_resources.py
     of_exec = {kind for kind in every_step_class() if kind.__module__ == "pyruntime.plan.join"}  # test_plan_join.py
+    of_exec.add(EnterTreeOf)
     assert {kind.__name__ for kind in every_step_class() - seen - of_exec} == elsewhere
 
 

@@ -60,6 +60,15 @@ def test_the_order() -> None:
     ]  # fmt: skip
 
 
+def test_without_a_mount_namespace_the_root_is_the_inits() -> None:
+    wanted = from_options(config(), ["ls"])
+    found = join.build(wanted.spec, "web", {"pid": c.CLONE_NEWPID}, init_pid=12).steps
+    index = names(found).index("EnterNamespaces")
+    assert found[index + 1].text() == "chroot into the root of process 12"
+    found = join.build(wanted.spec, "web", {}, init_pid=12).steps
+    assert "EnterNamespaces" not in names(found), "setns(2) takes no 0"
+
+
 def test_nothing_of_the_containers_own_is_done_again() -> None:
     spec = config()
     spec["linux"] |= {"netDevices": {"eth0": {}}, "sysctl": {"net.ipv4.ip_forward": "1"}}
