@@ -19,12 +19,11 @@ from pyruntime.launch.handle import Child, fate
 from pyruntime.launch.join import Entry, enter_container
 from pyruntime.launch.perform import perform
 from pyruntime.launch.performers import import_performers
-from pyruntime.launch.sync import GO, LISTENER, PID, READY, TERMINAL, channel_pair
+from pyruntime.launch.sync import GO, LISTENER, PID, TERMINAL, channel_pair
 from pyruntime.linux import constants as c
 from pyruntime.linux.caps import last_cap
 from pyruntime.linux.clone import clone3
 from pyruntime.plan.join import build
-from pyruntime.plan.process import LimitResource
 from pyruntime.plan.step import CGROUP, PARENT
 from pyruntime.spec.execution import Wanted, from_file, from_object, from_options
 from pyruntime.spec.load import parse
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyruntime.launch.foreground import Foreground
-    from pyruntime.plan.step import Plan, Step
+    from pyruntime.plan.step import Plan
 
 # The names below /proc/PID/ns, with their flags: namespaces(7).
 _NAMESPACES = {
@@ -132,8 +131,7 @@ class Execution:
         self._serve_until_entered(child)
         if self.is_paused:  # until now: a signal that came meanwhile meant us, who waited
             self._come_to_the_foreground()
-        _, late = self._parent_steps()
-        perform(late, child)
+        perform(self.plan.phase(PARENT), child)
         if self.foreground is not None and child.master_fd >= 0:
             self.foreground.size_terminal(child.master_fd)
         self._publish(child)
@@ -282,25 +280,15 @@ class Execution:
             report.warn(f"the program will not be in the container's cgroup: {error}")
             return clone3(0)
 
-    def _parent_steps(self) -> tuple[list[Step], list[Step]]:
-        """What is set on the stage, and what on its child: of a scheduler's rules some do not outlive a fork."""
-        steps = self.plan.phase(PARENT)
-        early: list[Step] = [step for step in steps if isinstance(step, LimitResource)]
-        return early, [step for step in steps if step not in early]
-
     def _serve_until_entered(self, child: Child) -> None:
         """Do for the stage what it can't do itself, until it has cloned the process that enters.
 
         Raises whatever failed in the stage, ProtocolError if it died without a word.
         """
-        early, _ = self._parent_steps()
         while child.is_stage:
             word, fields = child.channel.receive()
             if word == PID:
                 child.take_over(int(fields[0]))
-            elif word == READY:
-                perform(early, child)
-                child.channel.send(GO)
             elif word == TERMINAL:
                 from pyruntime.launch.terminal import receive_terminal
 

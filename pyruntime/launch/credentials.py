@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyruntime.launch.sync import Channel
+    from pyruntime.plan.join import JoinContainersKeyring
 
 _PASSWD_MAX = 1 << 20  # bytes of /etc/passwd that are looked at for a home directory
 
@@ -70,7 +71,7 @@ class Process:
 
 
 @performs(JoinSessionKeyring)
-def join_session_keyring(step: JoinSessionKeyring, _rootfs: object) -> None:
+def join_session_keyring(step: JoinSessionKeyring | JoinContainersKeyring, _side: object) -> None:
     """A kernel without keyrings has none to leak. The new one gets UID search permission, as runc gives it.
 
     runc:libcontainer/keys/keyctl.go

@@ -2,12 +2,9 @@
 
     parent                                                      stage
       | ---- clone3(into the container's cgroup) --------------->  |
-      |                                                            |  what the host's /proc is needed for
+      |                                                            |  what the host's /proc is needed for; rlimits
       |                                                            |  setns(init's pidfd, all namespaces)
       | <--------------------------------------------- TERMINAL -  |  with the pty's master (SCM_RIGHTS)
-      | <--------------------------------------------- READY ----  |  inside, and still the parent's own user
-      |  rlimits                                                   |
-      | ---- GO ------------------------------------------------>  |
       |                                                            |  credentials, the program looked for
       |                                                            |  (a filter that the hop can't load:) seccomp
       | <--------------------------------------------- LISTENER -  |  (one that notifies:) "it is my descriptor 5"
@@ -35,14 +32,14 @@ Read beside runc:libcontainer/setns_init_linux.go and runc:libcontainer/nsexec/n
 from __future__ import annotations
 
 from pyruntime.launch import exeseal
-from pyruntime.launch.credentials import Process, become_root
+from pyruntime.launch.credentials import Process, become_root, join_session_keyring
 from pyruntime.launch.inside import go_inside, hop
 from pyruntime.launch.perform import perform, performs
-from pyruntime.launch.sync import GO, READY
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
-from pyruntime.plan.join import EnterNamespaces, OpenTerminalInside
-from pyruntime.plan.step import PROCESS, ROOTFS
+from pyruntime.plan.join import EnterNamespaces, JoinContainersKeyring, LimitItself, OpenTerminalInside
+from pyruntime.plan.process import RLIMITS
+from pyruntime.plan.step import NAMESPACES, PROCESS, ROOTFS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +78,7 @@ class Entry:
 
 
 class Newcomer:
-    """The subject of the ROOTFS steps of an `exec`: a process at the container's door."""
+    """The subject of the ROOTFS and NAMESPACES steps of an `exec`: a process at the container's door."""
 
     __slots__ = ("channel", "console_fd", "init_fd", "label")
 
@@ -104,8 +101,7 @@ def _enter(entry: Entry, channel: Channel) -> None:
     has_terminal = any(isinstance(step, OpenTerminalInside) for step in entry.plan)
     enter = exeseal.ENTER_WITH_TERMINAL if has_terminal else exeseal.ENTER
     hop_fd = exeseal.sealed(-1, channel.fd, prelude, entry.hop_filter, enter)
-    channel.send(READY)
-    channel.expect(GO)
+    perform(entry.plan.phase(NAMESPACES), newcomer)
     process = Process(entry.last_cap, rootless=entry.rootless, filter=entry.filter)
     perform(entry.plan.phase(PROCESS), process)
     syscalls.close_range(3 + entry.preserve_fds, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
@@ -114,9 +110,18 @@ def _enter(entry: Entry, channel: Channel) -> None:
     hop(process, channel, hop_fd, channel.fd)
 
 
+@performs(LimitItself)
+def limit_itself(step: LimitItself, _newcomer: Newcomer) -> None:
+    """runc:libcontainer/process_linux.go:/^func setupRlimits/, which the parent calls."""
+    syscalls.prlimit(0, RLIMITS[step.kind], step.soft, step.hard)
+
+
 @performs(EnterNamespaces)
 def enter_namespaces(step: EnterNamespaces, newcomer: Newcomer) -> None:
     """runc:libcontainer/nsexec/nsexec.c:/^static void join_namespaces/, which joins one after the other, by path."""
     syscalls.setns(newcomer.init_fd, step.flags)
     if step.flags & c.CLONE_NEWUSER:
         become_root()
+
+
+performs(JoinContainersKeyring)(join_session_keyring)

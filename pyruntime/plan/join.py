@@ -9,11 +9,11 @@ from __future__ import annotations
 from pyruntime.plan import process
 from pyruntime.plan.numbers import members
 from pyruntime.plan.rare import filter_steps, rare_steps
-from pyruntime.plan.step import CGROUP, PARENT, PROCESS, ROOTFS, Plan, Step
+from pyruntime.plan.step import CGROUP, NAMESPACES, PARENT, PROCESS, ROOTFS, Plan, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pyruntime.spec.types import Spec
 
@@ -42,6 +42,20 @@ class PlaceOnCpus(Step):
         return f"let it run on the CPUs {_list(self.cpus)}" if self.cpus else "let it run on any CPU"
 
 
+class LimitItself(Step):
+    """An entry of `process.rlimits` (config.md#posix-process, prlimit(2)), set by the process that is to enter."""
+
+    phase = NAMESPACES
+    why = "inside of a user namespace it could only lower it"
+
+    kind: str
+    soft: int
+    hard: int
+
+    def text(self) -> str:
+        return f"limit {self.kind} to {self.soft}, at most {self.hard}"
+
+
 class EnterNamespaces(Step):
     """All namespaces of the container's init that are not ours, by one setns(2) of its pidfd.
 
@@ -49,7 +63,7 @@ class EnterNamespaces(Step):
     takes those over the others, and gives new ones.
     """
 
-    phase = ROOTFS
+    phase = NAMESPACES
     why = "the program shares the container's view of the system"
 
     flags: int
@@ -59,10 +73,25 @@ class EnterNamespaces(Step):
         return f"enter the container's namespaces: {', '.join(self.kinds)}"
 
 
+class JoinContainersKeyring(Step):
+    """The session keyring that the container's init has made (keyctl_join_session_keyring(3)), by its name.
+
+    Names of keyrings belong to a user namespace, so it is found inside alone.
+    """
+
+    phase = NAMESPACES
+    why = "the program has the container's keys, and not the caller's"
+
+    name: str
+
+    def text(self) -> str:
+        return f"join the session keyring {self.name}"
+
+
 class OpenTerminalInside(Step):
     """`process.terminal`: a pty in the container's devpts. Its /dev/console is another's."""
 
-    phase = ROOTFS
+    phase = NAMESPACES
     why = "process.terminal asks for it"
 
     rows: int  # 0 leaves the size to the other end
@@ -85,13 +114,14 @@ def build(spec: Spec, id: str, kinds: dict[str, int], *, init_pid: int = 0, no_n
     return Plan(
         [
             *_affinity_steps(spec),
-            *process.parent_steps(spec),
+            *(step for step in process.parent_steps(spec) if type(step) not in _INSIDE),
             *(step for step in rare if step.phase == PARENT),
             *(step for step in rare if step.phase == ROOTFS),
+            *_inside(process.parent_steps(spec)),
             *((EnterNamespaces("", flags, tuple(kinds)),) if kinds else ()),
             *_root_steps(kinds, init_pid),
-            *process.before_root_steps(id, no_new_keyring),
-            *_terminal_steps(spec),
+            *_inside(process.before_root_steps(id, no_new_keyring)),
+            *_inside(process.terminal_steps(spec)),
             *(step for step in rare if step.phase == PROCESS),
             *process.process_steps(spec, filter_steps(spec)),
             process.execute_step(spec),
@@ -120,6 +150,15 @@ def _list(cpus: tuple[int, ...]) -> str:
     return ", ".join(map(str, cpus))
 
 
-def _terminal_steps(spec: Spec) -> Iterator[Step]:
-    for step in process.terminal_steps(spec):
-        yield OpenTerminalInside(step.where, step.rows, step.columns)
+def _inside(steps: Iterable[Step]) -> Iterator[Step]:
+    """What these steps of a start are for a process that enters: they mean the same and are performed elsewhere."""
+    for step in steps:
+        if type(step) in _INSIDE:
+            yield _INSIDE[type(step)](*step.__dict__.values())
+
+
+_INSIDE: dict[type[Step], type[Step]] = {
+    process.LimitResource: LimitItself,
+    process.JoinSessionKeyring: JoinContainersKeyring,
+    process.OpenTerminal: OpenTerminalInside,
+}

@@ -17,13 +17,13 @@ from __future__ import annotations
 from pyruntime.errors import ConfigError
 from pyruntime.linux import constants as c
 from pyruntime.plan.mounts import PROPAGATION
-from pyruntime.plan.step import ROOTFS, Step
+from pyruntime.plan.step import NAMESPACES, ROOTFS, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyruntime.spec.types import Spec
 
-_NAMESPACES = "config.json#/linux/namespaces"
+_WHERE = "config.json#/linux/namespaces"
 
 
 class LeaveMounts(Step):
@@ -49,7 +49,7 @@ class EnterTree(Step):
 class EnterTreeOf(Step):
     """An `exec` finds the root by the container's init: no namespace leads there."""
 
-    phase = ROOTFS
+    phase = NAMESPACES
     why = "the container has no mount namespace; its root is a tree of mounts of its own"
 
     pid: int
@@ -64,7 +64,7 @@ def leave_step(spec: Spec) -> Step:
     for index, namespace in enumerate(linux.get("namespaces", ())):
         if namespace["type"] == "user":
             # Whoever is in it has no rights over the host's mount namespace, and could not return.
-            where = f"{_NAMESPACES}/{index}"
+            where = f"{_WHERE}/{index}"
             raise ConfigError("with a user namespace the container needs a mount namespace, too", where=where)
     if PROPAGATION.get(linux.get("rootfsPropagation", ""), 0) & (c.MS_SHARED | c.MS_UNBINDABLE):
         where = "config.json#/linux/rootfsPropagation"
@@ -73,9 +73,9 @@ def leave_step(spec: Spec) -> Step:
         if any(PROPAGATION.get(option, 0) & c.MS_UNBINDABLE for option in mount.get("options", ())):
             where = f"config.json#/mounts/{index}/options"
             raise ConfigError("an unbindable mount needs a mount namespace: the tree of mounts is copied", where=where)
-    return LeaveMounts(_NAMESPACES)
+    return LeaveMounts(_WHERE)
 
 
 def enter_step() -> Step:
     """The second step of the two."""
-    return EnterTree(_NAMESPACES)
+    return EnterTree(_WHERE)

@@ -236,3 +236,70 @@ def test_the_library(running: Container) -> None:
     import pyruntime
 
     assert pyruntime.execute(running.id, ["sh", "-c", "exit 5"], root=str(running.runtime.root)) == 5
+
+
+class TestRootless:
+    """A caller without any right, in a container with a user namespace of its own."""
+
+    UID = 65534
+
+    @pytest.fixture
+    def own(self, container: Container) -> Container:
+        """A container of nobody's that waits, as `spec --rootless` has it."""
+        container.map_root_to(self.UID, size=1)
+        for kind in ("network", "cgroup"):
+            container.drop_namespace(kind)
+        container.config["mounts"] = [m for m in container.mounts if not m["destination"].startswith("/sys")]
+        container.add_mount("/sys", "none", "rbind", "nosuid", "noexec", "nodev", "ro", source="/sys")
+        next(m for m in container.mounts if m["type"] == "devpts")["options"].remove("gid=5")
+        del container.linux["resources"]
+        container.runtime.root.mkdir()
+        for path in (container.runtime.root, container.path):
+            os.chown(path, self.UID, self.UID)
+        container.process["args"] = ["sleep", "1000"]
+        result = container.run_detached(**self.nobody)
+        if result.status and identify().name != "pyruntime":
+            pytest.skip(f"{identify().name} has no container for a caller without rights here: {result.stderr}")
+        assert result.status == 0, result
+        return container
+
+    @property
+    def nobody(self) -> dict[str, Any]:
+        """How to spawn as nobody."""
+        return {"user": self.UID, "group": self.UID, "extra_groups": []}
+
+    @pytest.mark.needs("userns")
+    def test_it_is_root_inside(self, own: Container) -> None:
+        assert own.exec_output("id -u; readlink /proc/self/ns/user", **self.nobody).splitlines() == [
+            "0",
+            os.readlink(f"/proc/{own.pid()}/ns/user"),
+        ]
+
+    @pytest.mark.needs("userns")
+    def test_detached(self, own: Container, scratch: Path) -> None:
+        os.chown(scratch, self.UID, self.UID)
+        flags = ["--pid-file", str(scratch / "pid")]
+        assert own.exec_detached("sleep", "1001", flags=flags, **self.nobody).status == 0
+        pid = int((scratch / "pid").read_text())
+        assert os.stat(f"/proc/{pid}").st_uid == self.UID
+
+    @pytest.mark.needs("userns")
+    @pytest.mark.only_pyruntime("runc's words differ")
+    def test_what_it_may_not(self, own: Container) -> None:
+        for flags, place in ((["-u", "1"], "--user: 1 is not mapped"), (["-g", "0"], "--additional-gids: setgroups(")):
+            result = own.exec("true", flags=flags, **self.nobody)
+            assert result.status == 255
+            assert place in result.stderr
+
+    @pytest.mark.needs("userns")
+    def test_root_enters_it_too(self, own: Container) -> None:
+        assert own.exec_output("id -u") == "0"
+
+
+def test_many_at_once(container: Container) -> None:
+    """Ten at once: each its own process, none mistaken for another's."""
+    container.run_sleeping()
+    started = [container.runtime.spawn("exec", container.id, "sh", "-c", f"exit {n}") for n in range(10)]
+    assert [process.wait(timeout=60) for process in started] == list(range(10))
+    for process in started:
+        process.communicate()

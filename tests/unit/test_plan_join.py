@@ -13,7 +13,7 @@ import pytest
 from pyruntime.errors import ConfigError, Error, KernelError, UnsupportedError, UsageError
 from pyruntime.linux import constants as c
 from pyruntime.plan import join
-from pyruntime.plan.process import AdjustOomScore, BecomeUser, Execute, LimitResource, SetCapabilities
+from pyruntime.plan.process import AdjustOomScore, BecomeUser, Execute, SetCapabilities
 from pyruntime.plan.step import PHASES, Step
 from pyruntime.spec.execution import Wanted, from_file, from_object, from_options
 from tests.support.bundle import default_config
@@ -54,9 +54,9 @@ def test_the_order() -> None:
     spec["linux"]["personality"] = {"domain": "LINUX32"}
     spec["linux"]["memoryPolicy"] = {"mode": "MPOL_DEFAULT"}
     assert names(steps(from_options(spec, ["ls"], tty=True))) == [
-        "StartOnCpus", "PlaceOnCpus", "AdjustOomScore", "LimitResource", "SetScheduler", "ConfineByProfile",
-        "EnterNamespaces", "JoinSessionKeyring", "OpenTerminalInside", "SetMemoryPolicy", "SetPersonality", "SetUmask",
-        "ForbidNewPrivileges", "LimitBounding", "BecomeUser", "LoadSeccomp", "SetCapabilities", "Execute",
+        "StartOnCpus", "PlaceOnCpus", "AdjustOomScore", "SetScheduler", "ConfineByProfile", "LimitItself",
+        "EnterNamespaces", "JoinContainersKeyring", "OpenTerminalInside", "SetMemoryPolicy", "SetPersonality",
+        "SetUmask", "ForbidNewPrivileges", "LimitBounding", "BecomeUser", "LoadSeccomp", "SetCapabilities", "Execute",
     ]  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def test_nothing_of_the_containers_own_is_done_again() -> None:
     spec["linux"] |= {"netDevices": {"eth0": {}}, "sysctl": {"net.ipv4.ip_forward": "1"}}
     spec["hooks"] = {"poststart": [{"path": "/bin/true"}]}
     assert names(steps(from_options(spec, ["ls"]), no_new_keyring=True)) == [
-        *("PlaceOnCpus", "LimitResource", "EnterNamespaces", "SetUmask", "ForbidNewPrivileges"),
+        *("PlaceOnCpus", "LimitItself", "EnterNamespaces", "SetUmask", "ForbidNewPrivileges"),
         *("LimitBounding", "BecomeUser", "SetCapabilities", "Execute"),
     ]
 
@@ -85,7 +85,9 @@ def test_the_texts_of_its_own_steps() -> None:
     assert texts == [
         "start on the CPUs 0, 1, 3",
         "let it run on the CPUs 2",
+        "limit RLIMIT_NOFILE to 1024, at most 1024",
         "enter the container's namespaces: mnt, pid",
+        "join the session keyring _ses.web",
         "open a terminal",
     ]
     assert all(step.phase in PHASES and step.why for step in steps(wanted))
@@ -315,4 +317,4 @@ def test_the_steps_have_what_was_asked_for() -> None:
     assert the(Execute, wanted).args == ("ls", "-l")
     assert (the(BecomeUser, wanted).uid, the(BecomeUser, wanted).cwd) == (7, "/tmp")
     assert the(AdjustOomScore, wanted).score == 7
-    assert the(LimitResource, wanted).soft == 1024
+    assert the(join.LimitItself, wanted).soft == 1024
