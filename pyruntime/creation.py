@@ -341,7 +341,7 @@ class Start:
         """The cable to a network that the plan has, if it has one."""
         from pyruntime import networking
 
-        return networking.connection(self.plan, self.store)
+        return networking.connection(self.plan, self.store, rootless=self.options.is_rootless())
 
     def _hook_points(self) -> HookPoints | None:
         """Who runs the hooks; None where there are none, which is not to cost anything."""

@@ -11,6 +11,7 @@ import json
 import posix
 
 from pyruntime.errors import ConfigError, Error
+from pyruntime.plan import network
 from pyruntime.plan.build import build
 from pyruntime.plan.resources import cgroup_path
 from pyruntime.spec.load import parse, read
@@ -56,13 +57,31 @@ def lint(bundle_path: str) -> list[Remark]:
     except ConfigError as error:
         return [_no_config(data, error)]
     text = data.decode()
-    found = [_of_finding(finding) for finding in findings(spec)]
+    found = [*_of_the_network(spec), *map(_of_finding, findings(spec))]
     if all(remark.severity is WARNING for remark in found):
-        found += _of_the_plan(parse(data))
+        planned = parse(data)
+        found += [*_of_the_network(planned), *_of_the_plan(planned)]
     if len(found) >= ENOUGH:
         found.append(Remark(WARNING, "", "so much is wrong that the rest was not looked at: mend this first"))
     found += _on_disk(spec, bundle_path)
     return _placed(found, text)
+
+
+def _of_the_network(spec: Spec) -> Iterator[Remark]:
+    """What is wrong with the annotations of the network; `linux.namespaces` is as they say afterwards."""
+    annotations: Any = spec.get("annotations")
+    texts = {name: text for name, text in _items(annotations) if isinstance(text, str)}
+    try:
+        selection = network.select("", [], "", texts)
+    except Error as error:
+        yield Remark(ERROR, error.where.removeprefix("config.json#"), error.message, error.hint)
+        return
+    if selection is not None:
+        network.apply(selection, spec, "/proc/self/ns/net")  # of another container: whether it runs is no matter here
+
+
+def _items(value: Any) -> list[tuple[str, Any]]:
+    return list(value.items()) if isinstance(value, dict) else []
 
 
 def _no_config(data: bytes, error: ConfigError) -> Remark:

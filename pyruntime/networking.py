@@ -25,17 +25,13 @@ if TYPE_CHECKING:
 def select(spec: Spec, options: Options, store: Store, annotations: dict[str, Any]) -> Selection | None:
     """What options and annotations say of the network, made true in `linux.namespaces`; None if they say nothing.
 
-    Comes before the Spec is validated, which looks at the namespaces. Raises UsageError, UnsupportedError, and
-    StateError if the container whose network is to be shared does not run.
+    Comes before the Spec is validated, which looks at the namespaces. Raises UsageError, and StateError if the
+    container whose network is to be shared does not run.
     """
     texts = {name: text for name, text in annotations.items() if isinstance(text, str)}
     selection = network.select(options.net, options.publish or [], options.ip, texts)
     if selection is None:
         return None
-    if selection.is_connected and options.is_rootless():
-        raise UnsupportedError(
-            f"the network {selection.kind!r} changes the host's interfaces, which takes root", where=selection.where
-        )
     path = ""
     if selection.is_connected:
         selection.files_path = store.path
@@ -50,17 +46,21 @@ def select(spec: Spec, options: Options, store: Store, annotations: dict[str, An
     return selection
 
 
+PUBLISH = "--publish"  # where an error of net/ about a port says to be; the option may not have been given
+
+
 class Connection:
     """A container's cable to a network, of whatever kind (net.KINDS): laid by `connect`, taken away by `disconnect`.
 
     `attachment` is what the container's record says of it, from before there is anything to take away.
     """
 
-    __slots__ = ("_store", "_where", "attachment")
+    __slots__ = ("_publish_where", "_store", "_where", "attachment")
 
     def __init__(self, step: ConnectNetwork, store: Store) -> None:
         self._store = store
         self._where = step.where
+        self._publish_where = step.publish_where
         self.attachment: dict[str, Any] = {
             "kind": step.kind,
             "name": step.name,
@@ -78,7 +78,7 @@ class Connection:
         try:
             net.module_for(self.attachment["kind"]).connect(self._store.root_path, self._store.id, self.attachment, pid)
         except Error as error:
-            error.where = error.where or self._where
+            error.where = self._publish_where if error.where == PUBLISH else error.where or self._where
             raise
         except OSError as error:
             raise KernelError(f"connect to the network: {error}", error.errno or 0, where=self._where) from error
@@ -92,10 +92,15 @@ class Connection:
             net.disconnect(self._store.root_path, self._store.id, self.attachment, force=force)
 
 
-def connection(plan: Plan, store: Store) -> Connection | None:
-    """What the plan says of a connection; None if it says nothing."""
+def connection(plan: Plan, store: Store, *, rootless: bool) -> Connection | None:
+    """What the plan says of a connection; None if it says nothing. Raises UnsupportedError without root."""
     step = next((step for step in plan if isinstance(step, network.ConnectNetwork)), None)
-    return None if step is None else Connection(step, store)
+    if step is None:
+        return None
+    if rootless:
+        message = f"the network {step.kind!r} changes the host's interfaces, which takes root"
+        raise UnsupportedError(message, where=step.where)
+    return Connection(step, store)
 
 
 def _share(store: Store, selection: Selection) -> str:

@@ -77,6 +77,7 @@ class ConnectNetwork(Step):
     name: str
     ip: str
     ports: list[Port]
+    publish_where: str  # the place of the ports, as `where` is of the network
     hostname: str
 
     def text(self) -> str:
@@ -90,9 +91,9 @@ def select(net: str, publish: list[str], ip: str, annotations: dict[str, str]) -
 
     Raises UsageError that names the option or the annotation.
     """
-    where = "--net" if net else f"annotation {NETWORK_ANNOTATION}"
+    where = "--net" if net else f"config.json#/annotations/{NETWORK_ANNOTATION}"
     text = net or annotations.get(NETWORK_ANNOTATION, "")
-    publish_where = "--publish" if publish else f"annotation {PUBLISH_ANNOTATION}"
+    publish_where = "--publish" if publish else f"config.json#/annotations/{PUBLISH_ANNOTATION}"
     publish = publish or [part.strip() for part in annotations.get(PUBLISH_ANNOTATION, "").split(",") if part.strip()]
     if not text:
         for given, place in ((publish, publish_where), (ip, "--ip")):
@@ -218,18 +219,28 @@ def apply(selection: Selection, spec: Spec, path: str = "") -> None:
     listed: Any = linux.setdefault("namespaces", [])
     if not isinstance(listed, list):
         return
-    kept = [entry for entry in listed if not (isinstance(entry, dict) and entry.get("type") == "network")]
+    is_network = [isinstance(entry, dict) and entry.get("type") == "network" for entry in listed]
+    at = is_network.index(True) if any(is_network) else len(listed)  # the others stay where they are in config.json
+    kept = [entry for entry, drop in zip(listed, is_network, strict=True) if not drop]
     if selection.kind in ("container", "ns"):
-        kept.append({"type": "network", "path": path or selection.value})
+        kept.insert(at, {"type": "network", "path": path if selection.kind == "container" else selection.value})
     elif selection.kind != "host":
-        kept.append({"type": "network"})
+        kept.insert(at, {"type": "network"})
     linux["namespaces"] = kept
 
 
 def connect_step(selection: Selection, spec: Spec) -> ConnectNetwork:
     """What the parent does as soon as there is a network namespace."""
     hostname = spec.get("hostname", "")
-    return ConnectNetwork(selection.where, selection.kind, selection.value, selection.ip, selection.ports, hostname)
+    return ConnectNetwork(
+        selection.where,
+        selection.kind,
+        selection.value,
+        selection.ip,
+        selection.ports,
+        selection.publish_where,
+        hostname,
+    )
 
 
 def file_steps(selection: Selection, spec: Spec) -> Iterator[Step]:

@@ -206,9 +206,9 @@ class TestRefused:
 
     def test_by_an_annotation(self, container: Container, refused: Refused) -> None:
         container.config["annotations"] = {"org.pyruntime.network": "bridge:back"}
-        refused("annotation org.pyruntime.network: there is no network 'back'")
+        refused("config.json#/annotations/org.pyruntime.network: there is no network 'back'")
         container.config["annotations"] = {"org.pyruntime.network": "bridge", "org.pyruntime.publish": "80"}
-        refused("annotation org.pyruntime.publish: '80' is no published port")
+        refused("config.json#/annotations/org.pyruntime.publish: '80' is no published port")
 
     @pytest.mark.parametrize("ip", ["10.89.0.1", "10.89.0.255", "10.9.0.2", "2001:db8::2"])
     def test_an_address_that_can_not_be(self, refused: Refused, started: Started, ip: str) -> None:

@@ -67,6 +67,27 @@ def test_all_problems_come_with_line_and_column(tmp_path: Path) -> None:
     ]
 
 
+def test_a_network_that_annotations_can_not_have(tmp_path: Path) -> None:
+    spec = sound()
+    spec["annotations"] = {"org.pyruntime.network": "bridge", "org.pyruntime.publish": "8080:80, 80"}
+    (one,) = lint(bundle(tmp_path, spec))
+    assert (one.severity, one.pointer) == ("error", "/annotations/org.pyruntime.publish")
+    assert "'80' is no published port" in one.message
+
+
+@pytest.mark.parametrize(
+    ("network", "pointers"),
+    [("bridge", []), ("none", []), ("container:web", []), ("host", ["/linux/sysctl/net.ipv4.ip_forward"])],
+)
+def test_what_annotations_mean_for_the_namespace(network: str, pointers: list[str], tmp_path: Path) -> None:
+    """There is none in linux.namespaces, and the sysctl needs one."""
+    spec = sound()
+    spec["annotations"] = {"org.pyruntime.network": network}
+    spec["linux"]["namespaces"] = [entry for entry in spec["linux"]["namespaces"] if entry["type"] != "network"]
+    spec["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1"}
+    assert [one.pointer for one in lint(bundle(tmp_path, spec))] == pointers
+
+
 def test_what_is_missing_is_told_where_it_should_stand(tmp_path: Path) -> None:
     spec = sound()
     del spec["process"]["args"], spec["linux"]["namespaces"]

@@ -47,7 +47,7 @@ def planned(selection: Selection, **changes: Any) -> Plan:
     ],
 )
 def test_the_networks(text: str, kind: str, value: str) -> None:
-    for found, where in ((chosen(text), "--net"), (chosen(network=text), f"annotation {NET}")):
+    for found, where in ((chosen(text), "--net"), (chosen(network=text), f"config.json#/annotations/{NET}")):
         assert (found.kind, found.value, found.where) == (kind, value, where)
 
 
@@ -58,7 +58,7 @@ def test_the_networks(text: str, kind: str, value: str) -> None:
 def test_what_is_no_network(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         select("", [], "", {NET: text})
-    assert caught.value.where == f"annotation {NET}"
+    assert caught.value.where == f"config.json#/annotations/{NET}"
     if text:
         with pytest.raises(UsageError) as caught:
             select(text, [], "", {})
@@ -107,7 +107,7 @@ def test_ports(text: str, expected: list[str]) -> None:
 def test_what_is_no_port(text: str) -> None:
     for given, noted, where in (
         ([text], {}, "--publish"),
-        ([], {PUBLISH: f"1:1,{text}x" if text else "1:1,x"}, f"annotation {PUBLISH}"),
+        ([], {PUBLISH: f"1:1,{text}x" if text else "1:1,x"}, f"config.json#/annotations/{PUBLISH}"),
     ):
         with pytest.raises(UsageError) as caught:
             select("bridge", given, "", noted)
@@ -130,7 +130,7 @@ def test_ports_and_addresses_need_a_network(net: str) -> None:
     assert caught.value.where == "--ip"
     with pytest.raises(UsageError) as caught:
         select(net, [], "", {PUBLISH: "80:80"})
-    assert caught.value.where == f"annotation {PUBLISH}"
+    assert caught.value.where == f"config.json#/annotations/{PUBLISH}"
 
 
 def test_what_is_no_address() -> None:
