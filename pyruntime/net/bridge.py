@@ -106,7 +106,7 @@ def _plug_in_again(host: Netlink, bridge: Link, endpoints: list[Endpoint]) -> No
             host.set_hairpin(port)
             plugged += 1
     if plugged:
-        report.warn(f"the bridge {bridge.name} had been removed: made anew, with {plugged} containers on it")
+        report.warn(f"the bridge {bridge.name} had been removed: made anew, and {plugged} of its containers plugged in")
 
 
 def _set_up_inside(container: Netlink, network: Network, endpoint: Endpoint) -> None:

@@ -110,6 +110,7 @@ def choose(network: Network, leases: list[Endpoint], last: list[str], wanted: st
     """An address of each subnet, with its prefix length: "10.89.0.2/24". Pure. Raises as LeaseFile.give."""
     taken = {lease_ip.partition("/")[0]: lease["id"] for lease in leases for lease_ip in lease["ips"]}
     macs = {lease["mac"]: lease["id"] for lease in leases}
+    macs[mac_for([network["subnets"][0]["gateway"]])] = "the host"
     ranges = [parse_range(subnet["subnet"]) for subnet in network["subnets"]]
     gateways = [number_of(subnet["gateway"]) for subnet in network["subnets"]]
     fixed = _wanted_index(network, ranges, gateways, wanted, taken) if wanted else -1

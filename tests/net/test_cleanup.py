@@ -171,7 +171,7 @@ class TestMeddling:
         assert json.loads(driver("network", "inspect", "default").stdout)["state"] == "missing"
         result = container.run("--net", "bridge")
         assert result.status == 0
-        assert "the bridge pyruntime0 had been removed: made anew, with 1 containers on it" in result.stderr
+        assert "the bridge pyruntime0 had been removed: made anew, and 1 of its containers plugged in" in result.stderr
 
     def test_a_bridge_that_is_down_or_without_its_addresses_is_mended(self, started: Started, host: Machine) -> None:
         started()

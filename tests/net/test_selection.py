@@ -210,6 +210,14 @@ class TestRefused:
         container.config["annotations"] = {"org.pyruntime.network": "bridge", "org.pyruntime.publish": "80"}
         refused("config.json#/annotations/org.pyruntime.publish: '80' is no published port")
 
+    @pytest.mark.needs("nft")
+    def test_a_port_that_is_taken(self, container: Container, host: Machine) -> None:
+        container.config["annotations"] = {"org.pyruntime.network": "bridge", "org.pyruntime.publish": "8080:80"}
+        with host.listen("0.0.0.0", 8080):
+            result = container.run()
+        assert result.status == 1
+        assert "config.json#/annotations/org.pyruntime.publish: " in result.stderr and "8080" in result.stderr
+
     @pytest.mark.parametrize("ip", ["10.89.0.1", "10.89.0.255", "10.9.0.2", "2001:db8::2"])
     def test_an_address_that_can_not_be(self, refused: Refused, started: Started, ip: str) -> None:
         refused(f"--ip: {ip} ", "--net", "bridge", "--ip", ip)

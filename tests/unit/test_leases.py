@@ -147,6 +147,8 @@ class TestAsked:
         book.give("a", "fd00::1:0:5")
         with pytest.raises(UsageError, match="ends like the address of a"):
             book.give("b", "fd00::2:0:5")
+        with pytest.raises(UsageError, match="ends like the address of the host"):
+            book.give("b", "fd00::2:0:1")
 
 
 class TestStale:
