@@ -8,6 +8,8 @@ COLD = {
         "pyruntime.__main__": "console_script _help _default_root _log _failed",
         "pyruntime.cgroup.manager": "_remove_below _rmdir_patiently _children _signal_each read_text",
         "pyruntime.cli.parse": "parse members_of without_dashes _take_words _take_operands _boolean",
+        "pyruntime.cli.pause": "pause resume",
+        "pyruntime.cli.ps": "ps output_of_ps lines_about _number",
         "pyruntime.container": "pause resume processes list_containers _listen_for_readiness _cgroup _remove_if_empty",
         "pyruntime.errors": "errno_name",
         "pyruntime.images": "load_image",
@@ -42,7 +44,7 @@ COLD = {
             "write_maps _open_namespace _run_stage _stage _open_offsets _join_what_can_be _join _at "
             "_become_mapped_root _run_map_helper "
         ),
-        "pyruntime.launch.parent": "identify _serve_maps _move_device",
+        "pyruntime.launch.parent": "identify raise_what_is_waiting _serve_maps _give_source _move_device _know",
         "pyruntime.launch.rootfs": "_remove_full_mounts _unmount_or_cover _remount _change_flags _bind_device",
         "pyruntime.launch.seccomp": "_compile take_listener send_listener _connect",
         "pyruntime.launch.sync": "hop_error start_error rebuild_error",
@@ -58,7 +60,7 @@ COLD = {
             "setdomainname "
         ),
         "pyruntime.plan.devices": "rule_text",
-        "pyruntime.plan.join": "build _affinity_steps _list _terminal_steps",
+        "pyruntime.plan.join": "build _root_steps _affinity_steps _list _terminal_steps",
         "pyruntime.plan.mounts": "_ranges flag_names _attributes _recursive_names _mappings _device_step",
         "pyruntime.plan.namespaces": "_mappings _ranges",
         "pyruntime.plan.numbers": "members",
@@ -90,7 +92,7 @@ COLD = {
         "pyruntime.launch.exeseal": "seal_interpreter _read_only",
         "pyruntime.launch.handle": "fate",
         "pyruntime.launch.inside": "_pass_on",
-        "pyruntime.launch.paths": "proc_fd",
+        "pyruntime.launch.paths": "proc_fd is_null",
         "pyruntime.launch.seccomp": "_compile take_listener send_listener _connect",
         "pyruntime.launch.sync": "hop_error start_error rebuild_error",
         "pyruntime.linux.call": "memory_at _text _show",

@@ -38,6 +38,7 @@ _CONTEXT = 1  # at the start; afterwards the register is scratch
 _LICENSE = b"Apache-2.0\0"
 _NAME = b"pyruntime_dev".ljust(16, b"\0")
 _LOG_BYTES = 1 << 20
+_MOST_IN_A_GROUP = 8192  # rules; a jump reaches 32767 instructions, and a rule has two at most
 _MOST_PROGRAMS = 64  # BPF_CGROUP_MAX_PROGS: more cannot be attached to one cgroup
 
 
@@ -63,33 +64,47 @@ def device_program(rules: Iterable[Rule], default_allow: bool) -> bytes:
         _instruction(load, _MAJOR, _CONTEXT, 4),
         _instruction(load, _MINOR, _CONTEXT, 8),
     ]
-    for rule in rules:
-        program += _rule(rule, not default_allow)
+    groups: dict[tuple[str, int, int], dict[int, set[int]]] = {}
+    for index, (kind, major, minor, access) in enumerate(rules):
+        group = groups.setdefault((kind, sum(map(_ACCESS.__getitem__, set(access))), index // _MOST_IN_A_GROUP), {})
+        group.setdefault(major, set()).add(minor)
+    for (kind, mask, _), devices in groups.items():
+        program += _group(kind, mask, devices, not default_allow)
     return b"".join(program + _verdict(default_allow))
 
 
-def _rule(rule: Rule, allow: bool) -> list[bytes]:
-    """Test one rule: each test that fails jumps behind the verdict, so the last is compiled first, for the distance."""
-    kind, major, minor, access = rule
-    mask = 0
-    for letter in access:
-        mask |= _ACCESS[letter]
-    block = _verdict(allow)
+def _group(kind: str, mask: int, devices: dict[int, set[int]], allow: bool) -> list[bytes]:
+    """Test the rules of one type and access: {major: its minors}, -1 for any. They all mean the same, in any order.
+
+    Each test that fails jumps forward, so the last is compiled first, for the distance. The fewer instructions, the
+    less the verifier has to do: it takes a microsecond or two for each.
+    """
     # 32-bit jumps: the 64-bit ones extend the sign, and device numbers may have the highest bit.
-    for register, number in ((_MINOR, minor), (_MAJOR, major)):
-        if number >= 0:
-            block.insert(0, _instruction(c.BPF_JMP32 | c.BPF_JNE | c.BPF_K, register, 0, len(block), number))
+    equal, unequal = c.BPF_JMP32 | c.BPF_JEQ | c.BPF_K, c.BPF_JMP32 | c.BPF_JNE | c.BPF_K
+    found = _verdict(allow)
+    block: list[bytes] = []
+    if -1 not in devices.get(-1, ()):  # or else every device is meant
+        block.append(_instruction(c.BPF_JMP | c.BPF_JA, 0, 0, len(found)))
+        for major, minors in devices.items():
+            distance = len(block)
+            if -1 in minors:
+                tests = [_instruction(c.BPF_JMP | c.BPF_JA, 0, 0, distance)]
+            else:
+                behind = range(distance + len(minors) - 1, distance - 1, -1)
+                tests = [_instruction(equal, _MINOR, 0, far, minor) for far, minor in zip(behind, minors, strict=True)]
+            block[:0] = [_instruction(unequal, _MAJOR, 0, len(tests), major)] * (major >= 0) + tests
+    block += found
     if mask != _ALL_ACCESS:
         if allow:  # skip unless asked & mask == asked
             skip = _instruction(c.BPF_JMP32 | c.BPF_JNE | c.BPF_X, _SCRATCH, _ASKED, len(block))
         else:  # skip if asked & mask == 0
-            skip = _instruction(c.BPF_JMP32 | c.BPF_JEQ | c.BPF_K, _SCRATCH, 0, len(block), 0)
+            skip = _instruction(equal, _SCRATCH, 0, len(block), 0)
         block[:0] = [
             _instruction(c.BPF_ALU | c.BPF_MOV | c.BPF_X, _SCRATCH, _ASKED),
             _instruction(c.BPF_ALU | c.BPF_AND | c.BPF_K, _SCRATCH, immediate=mask),
             skip,
         ]
-    return [_instruction(c.BPF_JMP32 | c.BPF_JNE | c.BPF_K, _TYPE, 0, len(block), _TYPES[kind]), *block]
+    return [_instruction(unequal, _TYPE, 0, len(block), _TYPES[kind]), *block]
 
 
 def _verdict(allow: bool) -> list[bytes]:

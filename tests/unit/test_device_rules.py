@@ -64,6 +64,8 @@ def run(program: bytes, kind: str, access: str, major: int, minor: int) -> bool:
                 at += offset if registers[to] != operand else 0
             case 0x16:  # JMP32 | JEQ
                 at += offset if registers[to] == operand else 0
+            case 0x05:  # JMP | JA
+                at += offset
             case 0x95:  # EXIT
                 return bool(registers[0])
             case _:
@@ -195,6 +197,48 @@ def test_a_partial_match_denies_but_does_not_allow() -> None:
     allows_writing = device_program([("c", 1, 3, "w")], False)
     assert run(allows_writing, "c", "w", 1, 3)
     assert not run(allows_writing, "c", "rw", 1, 3)
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_rules_are_told_apart_by_all_of_their_parts(default: bool) -> None:
+    """Rules of one type and access are compiled together, by their majors."""
+    rules: list[Rule] = [
+        *[("c", 1, 3, "rwm"), ("c", 5, 0, "rwm"), ("c", 1, 5, "rwm"), ("b", 1, 7, "rwm"), ("c", 9, -1, "rwm")],
+        *[("c", 9, 4, "rwm"), ("c", -1, 200, "rwm"), ("c", 1, 8, "r"), ("b", -1, -1, "m")],
+    ]
+    program = device_program(rules, default)
+    for kind in "bc":
+        for major in (0, 1, 5, 9):
+            for minor in (0, 3, 4, 5, 7, 8, 200):
+                for access in ("r", "m", "rw"):
+                    fits = [
+                        set(access) <= set(rule[3])
+                        for rule in rules
+                        if rule[0] == kind and rule[1] in (-1, major) and rule[2] in (-1, minor)
+                    ]
+                    partly = [rule for rule in rules if rule[:3] == ("c", 1, 8) == (kind, major, minor)]
+                    expected = any(fits) or (default and access == "rw" and bool(partly))
+                    assert run(program, kind, access, major, minor) == (expected != default), (
+                        kind,
+                        major,
+                        minor,
+                        access,
+                    )
+
+
+def test_more_rules_than_one_jump_can_pass() -> None:
+    rules: list[Rule] = [("c", number % 4096, number, "rwm") for number in range(40000)]
+    program = device_program(rules, False)
+    for number in (0, 1, 8191, 8192, 39999):
+        assert run(program, "c", "rw", number % 4096, number)
+        assert not run(program, "c", "rw", (number + 1) % 4096, number)
+        assert not run(program, "b", "rw", number % 4096, number)
+
+
+def test_the_usual_program_is_short() -> None:
+    """The verifier takes a microsecond or two for each instruction of it, at every start."""
+    default_allow, rules = effect(entry(False, "a"))
+    assert len(device_program(rules, default_allow)) // 8 <= 40
 
 
 def test_numbers_of_32_bits() -> None:
