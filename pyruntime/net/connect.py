@@ -28,6 +28,7 @@ from pyruntime.net.networks import Networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
     from pyruntime.linux.netlink import Link
@@ -101,7 +102,7 @@ def _take_lease(networks: Networks, host: Netlink, id: str, attachment: Attachme
         host.remove(former["interface"])
         _withdraw(former)
     link = bridge.bring_up(host, network, leases.endpoints)
-    firewall.prepare(network, leases.endpoints)
+    firewall.prepare(network, leases.endpoints, lambda: _others(networks, network["name"]))
     try:
         endpoint = leases.give(network, id, attachment)
     except UsageError as error:
@@ -120,17 +121,24 @@ def _take_lease(networks: Networks, host: Netlink, id: str, attachment: Attachme
 def _refuse_taken_ports(networks: Networks, leases: LeaseFile, endpoint: Endpoint) -> None:
     """Ports are the host's: those of containers of all networks count. Raises StateError, and as ports.refuse_taken."""
     others = leases.endpoints
-    for name in networks.names():
-        if name != endpoint["network"]:
-            there = LeaseFile(networks, name)
-            for former in there.take_stale():
-                _withdraw(former)
-            others = others + there.endpoints
+    for _, endpoints in _others(networks, endpoint["network"]):
+        others = others + endpoints
     try:
         _publishing().ports.refuse_taken(endpoint, others)
     except Error as error:
         error.where = error.where or "--publish"
         raise
+
+
+def _others(networks: Networks, name: str) -> Iterator[tuple[Network, list[Endpoint]]]:
+    """The networks but the one of this name, with the leases that are not stale."""
+    for other in networks.names():
+        found = networks.find(other)
+        if other != name and found is not None:
+            leases = LeaseFile(networks, other)
+            for former in leases.take_stale():
+                _withdraw(former)
+            yield found, leases.endpoints
 
 
 def _withdraw(lease: Endpoint) -> None:

@@ -22,28 +22,32 @@ from pyruntime.net import sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TypeAlias
 
     from pyruntime.linux.nftables import Element
     from pyruntime.net.types import Endpoint, Network
+
+    Populated: TypeAlias = tuple[Network, Sequence[Endpoint]]
+    Others: TypeAlias = Callable[[], Iterable[Populated]]
 
 TABLE = "pyruntime"
 ROUTE_LOCALNET = "net/ipv4/conf/{}/route_localnet"
 
 
-def prepare(network: Network, endpoints: Iterable[Endpoint] = ()) -> None:
+def prepare(network: Network, endpoints: Sequence[Endpoint] = (), others: Others = tuple) -> None:
     """Make the rules of a network whose bridge is up, unless they are there; so also after somebody has flushed them.
 
-    endpoints: those of the network, from this boot: their published ports are in the maps afterwards. Raises Error:
-    there is no nft, or it refuses the rules; UnsupportedError: the kernel has no nftables; KernelError.
+    endpoints: those of the network, from this boot: their published ports are in the maps afterwards. others: called
+    if all was flushed, for the other networks with theirs. Raises Error: there is no nft, or it refuses the rules;
+    UnsupportedError: the kernel has no nftables; KernelError.
     """
     nftables = open_table()
     try:
         if not _is_ready(network, nftables):
             from pyruntime.net import setup  # rarely, and it brings much along
 
-            setup.make(network, nftables)
-            setup.publish_again(endpoints, nftables)
+            setup.make((network, endpoints), others, nftables)
     finally:
         nftables.close()
 

@@ -40,8 +40,14 @@ def believe_no_router(bridge: str) -> None:
         sysctl.write(path, "0")
 
 
+def remember(bridge: str, closed: Iterable[int]) -> None:
+    """Remember which IP versions are forwarded for containers alone, for `closed_for`. Raises KernelError."""
+    if tag := sum(map(_bit, closed)):
+        sysctl.write(f"net/ipv4/conf/{bridge}/tag", str(_tag(bridge) | tag))
+
+
 def turn_on(network: Network, closed: Iterable[int]) -> None:
-    """Have the kernel forward these IP versions, say so if it did not, and remember it. Raises KernelError.
+    """Have the kernel forward these IP versions, and say so if it did not. Raises KernelError.
 
     To be called when the rules are there that keep it from forwarding for others.
     """
@@ -50,9 +56,6 @@ def turn_on(network: Network, closed: Iterable[int]) -> None:
         if version == 6:
             _keep_router_advertisements()
         sysctl.write(_SWITCHES[version], "1")
-    bridge = network["bridge"]
-    if tag := sum(map(_bit, closed)):
-        sysctl.write(f"net/ipv4/conf/{bridge}/tag", str(_tag(bridge) | tag))
     if turned:
         names = " and ".join(_SWITCHES[each].replace("/", ".") for each in turned)
         report.warn(

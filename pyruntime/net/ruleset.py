@@ -132,13 +132,14 @@ def local_rules(local: Iterable[str]) -> str:
     return text + "".join(f"add element inet {TABLE} local{_version(each)} {{ {each} }}\n" for each in local)
 
 
-def network_rules(network: Network, closed: Iterable[int] = ()) -> str:
-    """The elements that make a network; the base's sets must be there. Adding them twice changes nothing.
+def network_rules(network: Network) -> str:
+    """The elements that make a network; the base's sets must be there. Adding them twice changes nothing."""
+    return "".join(f"add element inet {TABLE} {name} {{ {key} }}\n" for name, key in _elements(network))
 
-    closed: 4, 6: the IP versions that this host forwards for containers alone.
-    """
-    text = "".join(f"add element inet {TABLE} {name} {{ {key} }}\n" for name, key in _elements(network))
-    return text + "".join(f"add element inet {TABLE} closed {{ ipv{version} }}\n" for version in closed)
+
+def closed_rules(versions: Iterable[int]) -> str:
+    """The elements that say which IP versions, 4 or 6, this host forwards for containers alone."""
+    return "".join(f"add element inet {TABLE} closed {{ ipv{version} }}\n" for version in versions)
 
 
 def removal_rules(network: Network) -> str:

@@ -15,40 +15,37 @@ from pyruntime.net.firewall import ROUTE_LOCALNET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from pyruntime.linux.nftables import Nftables
+    from pyruntime.net.firewall import Others, Populated
     from pyruntime.net.types import Endpoint, Network
 
 _TRIE_MAX = 64 << 20  # bytes of /proc/net/fib_trie, which has all routes
 
 
-def make(network: Network, nftables: Nftables) -> None:
-    """Make the rules, unless another network has them made, and the network an element of them. Then let it forward.
+def make(wanted: Populated, others: Others, nftables: Nftables) -> None:
+    """Make a network an element of the rules, and have it forwarded; with all others, if there are no rules at all.
 
     Raises Error: there is no nft, or it refuses; KernelError.
     """
-    closed = forwarding.closed_for(network)
     forward = nftables.chain("forward")
-    elements = ruleset.network_rules(network, closed)
-    if forward is not None and forward.rules:
-        nft.apply(elements)
-    else:
+    is_flushed = forward is None or not forward.rules
+    populated = [wanted, *(each for each in others() if _has_bridge(each[0]))] if is_flushed else [wanted]
+    networks = [network for network, _ in populated]
+    closed = sorted({*_closed(nftables), *(version for each in networks for version in forwarding.closed_for(each))})
+    elements = "".join(map(ruleset.network_rules, networks)) + ruleset.closed_rules(closed)
+    if is_flushed:
         _apply_base(elements)
-    forwarding.believe_no_router(network["bridge"])
-    forwarding.turn_on(network, closed)
-    sysctl.write(ROUTE_LOCALNET.format(network["bridge"]), "1")
-    forwarding.warn_of_drops(network, nftables)
-
-
-def publish_again(endpoints: Iterable[Endpoint], nftables: Nftables) -> None:
-    """Publish the ports of containers that are not published: somebody has flushed the maps. Raises KernelError."""
-    published = [endpoint for endpoint in endpoints if endpoint["ports"]]
-    if published:
-        from pyruntime.net import ports
-
-        listed = [element for endpoint in published for element in ports.elements(endpoint)]
-        nftables.add([element for element in listed if nftables.find(element) is None])
+    else:
+        nft.apply(elements)
+    for network in networks:
+        forwarding.believe_no_router(network["bridge"])
+        sysctl.write(ROUTE_LOCALNET.format(network["bridge"]), "1")
+        forwarding.remember(network["bridge"], closed)
+    forwarding.turn_on(wanted[0], closed)
+    forwarding.warn_of_drops(wanted[0], nftables)
+    _publish_again([endpoint for _, endpoints in populated for endpoint in endpoints if endpoint["ports"]], nftables)
 
 
 def remove(network: Network, nftables: Nftables) -> None:
@@ -59,7 +56,7 @@ def remove(network: Network, nftables: Nftables) -> None:
         if any(bridge.rstrip(b"\0") != key for _, bridge, _ in nftables.elements("bridges")):
             nft.apply(ruleset.removal_rules(network))
             return
-        closed = [4 if version[0] == NFPROTO_IPV4 else 6 for _, version, _ in nftables.elements("closed")]
+        closed = _closed(nftables)
         if nftables.remove_table(generation):
             forwarding.turn_off(closed, nftables)
             return
@@ -68,6 +65,24 @@ def remove(network: Network, nftables: Nftables) -> None:
 def list_addresses() -> None:
     """Tell the rules which addresses are this host's now, where they can't ask. Raises Error, OSError."""
     nft.apply(ruleset.local_rules(_local_addresses()))
+
+
+def _closed(nftables: Nftables) -> list[int]:
+    """The IP versions, 4 and 6, that are forwarded for containers alone."""
+    return [4 if version[0] == NFPROTO_IPV4 else 6 for _, version, _ in nftables.elements("closed")]
+
+
+def _has_bridge(network: Network) -> bool:
+    return sysctl.read(ROUTE_LOCALNET.format(network["bridge"])) != ""
+
+
+def _publish_again(endpoints: list[Endpoint], nftables: Nftables) -> None:
+    """Publish the ports of containers that are not published: somebody has flushed the maps. Raises KernelError."""
+    if endpoints:
+        from pyruntime.net import ports
+
+        listed = [element for endpoint in endpoints for element in ports.elements(endpoint)]
+        nftables.add([element for element in listed if nftables.find(element) is None])
 
 
 def _apply_base(elements: str) -> None:

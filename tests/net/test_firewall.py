@@ -448,6 +448,29 @@ class TestRepair:
         assert without_counters(host.rules()) == before
         assert outside.ask(HOST, 8080).startswith("box0 ")
 
+    def test_of_all_networks(self, boxes: Boxes, host: Machine, outside: Machine) -> None:
+        one, far = boxes("8080"), boxes("8081", network=OTHER)
+        before = without_counters(host.rules())
+        host.run("nft", "flush", "ruleset")
+        with host.entered():
+            firewall.prepare(OTHER, [far.endpoint], lambda: [(NETWORK, [one.endpoint])])
+        assert sorted(without_counters(host.rules()).split()) == sorted(before.split())
+        assert outside.ask(HOST, 8080).startswith("box0 ")
+
+    def test_not_of_networks_without_a_bridge(self, boxes: Boxes, host: Machine) -> None:
+        boxes()
+        host.run("nft", "flush", "ruleset")
+        with host.entered():
+            firewall.prepare(NETWORK, [], lambda: [(OTHER, [])])
+        assert OTHER["bridge"] not in host.rules()
+
+    def test_what_the_host_does_not_forward_is_remembered_on_each_bridge(self, boxes: Boxes, host: Machine) -> None:
+        boxes(), boxes(network=OTHER)
+        host.run("nft", "flush", "ruleset")
+        with host.entered():
+            firewall.prepare(OTHER)
+        assert "elements = { ipv4, ipv6 }" in host.run("nft", "list", "set", "inet", "pyruntime", "closed")
+
     def test_what_the_host_does_not_forward_is_remembered(self, boxes: Boxes, host: Machine) -> None:
         boxes()
         host.run("nft", "flush", "ruleset")

@@ -40,12 +40,11 @@ def endpoint(*listed: Port, id: str = "web", ips: tuple[str, ...] = ("10.89.0.2/
 
 class TestRules:
     def test_a_network_is_elements(self) -> None:
-        assert ruleset.network_rules(NETWORK, closed=[4]).splitlines() == [
+        assert ruleset.network_rules(NETWORK).splitlines() == [
             'add element inet pyruntime bridges { "pyruntime0" }',
             'add element inet pyruntime inside { "pyruntime0" . "pyruntime0" }',
             "add element inet pyruntime subnets4 { 10.89.0.0/24 }",
             "add element inet pyruntime subnets6 { fd00:89::/64 }",
-            "add element inet pyruntime closed { ipv4 }",
         ]
 
     def test_removing_takes_away_what_making_adds(self) -> None:
@@ -82,7 +81,12 @@ class TestRules:
     @pytest.mark.needs("nft")
     @pytest.mark.parametrize("local", [None, ["127.0.0.0/8", "::1"]], ids=["fib", "listed"])
     def test_nft_understands(self, local: list[str] | None) -> None:
-        text = ruleset.base_rules(local) + ruleset.network_rules(NETWORK, [4, 6]) + ruleset.removal_rules(NETWORK)
+        text = (
+            ruleset.base_rules(local)
+            + ruleset.network_rules(NETWORK)
+            + ruleset.closed_rules([4, 6])
+            + ruleset.removal_rules(NETWORK)
+        )
         command = ["unshare", "--net", "nft", "-f", "-"]
         done = subprocess.run(command, input=text, text=True, capture_output=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
