@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -67,8 +68,22 @@ def test_an_orphan_is_reaped_by_the_runtime_without_a_pid_namespace(container: C
     assert leftovers.found() == []
 
 
-def test_no_subreaper(container: Container) -> None:
-    assert container.run_script("exit 4", "--no-subreaper").status == 4
+@pytest.mark.parametrize("flags", [[], ["--no-subreaper"]])
+def test_who_gets_the_orphans(container: Container, leftovers: Leftovers, flags: list[str]) -> None:
+    """Without a PID namespace of its own: the runtime as the subreaper, or else whoever is above."""
+    container.drop_namespace("pid")
+    container.script("(sleep 1000 > /dev/null 2>&1 & echo $!); echo orphaned; read line; exit 4")
+    process = container.spawn(*flags, stdin=subprocess.PIPE)
+    assert process.stdout is not None
+    orphan = process.stdout.readline().decode().strip()
+    assert process.stdout.readline() == b"orphaned\n"
+    parent = Path(f"/proc/{orphan}/status").read_text().partition("PPid:")[2].split()[0]
+    assert (parent == str(process.pid)) == (not flags)
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    assert finish(process) == 4
+    assert leftovers.found() == []
 
 
 def test_a_stopped_program_is_not_an_ended_one(container: Container) -> None:
