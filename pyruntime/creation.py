@@ -397,7 +397,7 @@ class Start:
         steps = self.plan.phase(CGROUP)
         record["cgroupIntended"] = limits.intended_path(steps)
         self.store.write(record)
-        self.cgroup = limits.make_cgroup(steps, rootless=launch.rootless)
+        self.cgroup = limits.make_cgroup(steps, record["cgroupIntended"], rootless=launch.rootless)
         if self.cgroup is None:
             return None
         record["cgroup"] = launch.cgroup_path = self.cgroup.path

@@ -60,7 +60,7 @@ COLD = {
             "setdomainname "
         ),
         "pyruntime.plan.devices": "rule_text",
-        "pyruntime.plan.join": "build _root_steps _affinity_steps _list _terminal_steps",
+        "pyruntime.plan.join": "build _root_steps _affinity_steps _list _inside",
         "pyruntime.plan.mounts": "_ranges flag_names _attributes _recursive_names _mappings _device_step",
         "pyruntime.plan.namespaces": "_mappings _ranges",
         "pyruntime.plan.numbers": "members",

@@ -33,19 +33,22 @@ def intended_path(steps: list[Step]) -> str:
         return ""  # whether the container can do without is for `make_cgroup` to say
 
 
-def make_cgroup(steps: list[Step], *, rootless: bool = False) -> Cgroup | None:
+def make_cgroup(steps: list[Step], intended_path: str = "", *, rootless: bool = False) -> Cgroup | None:
     """Perform the CreateCgroup among `steps`, having checked that the controllers of all the others can be had.
 
     None if there is no such step; and for a rootless user who asked neither for a limit nor for a path and may not
     make a cgroup: such a container runs without (runc does so, too). Raises what creation.create raises; then nothing
     is left behind.
+
+    intended_path: what the function of that name has found; to look for the hierarchy again takes as long.
     """
     step = next((step for step in steps if isinstance(step, resources.CreateCgroup)), None)
     if step is None:
         return None
     needed = resources.needed_controllers(steps)
     try:
-        return creation.create(creation.find_v2(), step.path, needed)
+        root_path = intended_path.removesuffix(step.path) or creation.find_v2()
+        return creation.create(root_path, step.path, needed)
     except Error as error:
         if rootless and not needed and not step.where.endswith("/cgroupsPath"):
             return None

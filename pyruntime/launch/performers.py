@@ -15,13 +15,15 @@ def import_performers(plan: Plan) -> None:
 
     Raises UnsupportedError for what this host lacks, before anything is made.
     """
-    if any(isinstance(step, OpenTerminal | OpenTerminalInside) for step in plan):
+    kinds = {type(step) for step in plan}
+    modules = {kind.__module__.rpartition(".")[2] for kind in kinds}
+    if not kinds.isdisjoint((OpenTerminal, OpenTerminalInside)):
         from pyruntime.launch import console  # noqa: F401
-    if any(type(step).__module__ == "pyruntime.plan.roottree" for step in plan):
+    if "roottree" in modules:
         from pyruntime.launch import roottree  # noqa: F401
-    if any(type(step).__module__ == "pyruntime.plan.attributes" for step in plan):
+    if "attributes" in modules:
         from pyruntime.launch import attributes
 
         attributes.refuse_what_the_host_lacks(plan)
-    if any(type(step).__module__ == "pyruntime.plan.netdevices" for step in plan):
+    if "netdevices" in modules:
         from pyruntime.launch import netdevices  # noqa: F401
