@@ -13,10 +13,11 @@ from pyruntime import report
 from pyruntime.caller import CallerOptions, send_pidfd, write_pid_file
 from pyruntime.cgroup.joining import below, start_below, start_in
 from pyruntime.errors import Error, KernelError, ProtocolError, StateError, UnsupportedError, UsageError
+from pyruntime.images import load_image
 from pyruntime.launch import affinity  # noqa: F401  # performs what config.json says of CPUs
 from pyruntime.launch.exeseal import NO_FILTER
 from pyruntime.launch.handle import Child, fate
-from pyruntime.launch.join import Entry, enter_container
+from pyruntime.launch.join import Entry, enter_container, sealed_hop
 from pyruntime.launch.perform import perform
 from pyruntime.launch.performers import import_performers
 from pyruntime.launch.sync import GO, LISTENER, PID, TERMINAL, channel_pair
@@ -114,8 +115,7 @@ class Execution:
         self.record = self.store.read()
         self._refuse_state()
         self.wanted = self._what(args)
-        for warning in self.wanted.check():
-            report.warn(warning)
+        self._check()
         options.check(terminal=self.wanted.spec["process"].get("terminal", False))
         self.child: Child | None = None
         self.foreground: Foreground | None = None
@@ -187,6 +187,14 @@ class Execution:
             message = "cannot exec in a paused container (use --ignore-paused to override)"
             raise StateError(message, where=self.store.id)
 
+    def _check(self) -> None:
+        """Refuse what is wrong with the process, and tell what is odd. Raises ConfigError, UnsupportedError."""
+        if self.wanted.is_plain():
+            return
+        load_image("checks")
+        for warning in self.wanted.check():
+            report.warn(warning)
+
     def _what(self, args: Sequence[str]) -> Wanted:
         """What shall be executed, from the copy of config.json that the container was made from."""
         spec, options = parse(self.store.read_file("config.json")), self.options
@@ -211,6 +219,8 @@ class Execution:
         )
 
     def _plan(self) -> Plan:
+        if "seccomp" in self.wanted.spec.get("linux", {}):
+            load_image("seccomp")
         no_new_keyring = self.record.get("noNewKeyring", False)
         kinds = foreign_namespaces(self.record["pid"])
         pid = self.record["pid"]
@@ -229,7 +239,7 @@ class Execution:
         entry.preserve_fds = self.options.preserve_fds
         entry.filter = b""
         entry.hop_filter = NO_FILTER
-        entry.console_fd = -1
+        entry.console_fd = entry.hop_fd = -1
         if self.options.console_socket:
             from pyruntime.launch.console import connect_console_socket
 
@@ -247,6 +257,7 @@ class Execution:
         placing = self.plan.phase(CGROUP)
         cpus = posix.sched_getaffinity(0) if placing else set()
         try:
+            entry.hop_fd = sealed_hop(entry, theirs)
             perform(placing, None)
             pid, pidfd = self._clone()
             if pid == 0:
@@ -259,8 +270,9 @@ class Execution:
             if placing:
                 posix.sched_setaffinity(0, cpus)
             theirs.close()
-            if entry.console_fd >= 0:
-                posix.close(entry.console_fd)
+            for fd in (entry.console_fd, entry.hop_fd):
+                if fd >= 0:
+                    posix.close(fd)
         return Child(pid, pidfd, ours, is_stage=True)
 
     def _clone(self) -> tuple[int, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import posix
 
-from pyruntime.cgroup.manager import Cgroup
 from pyruntime.errors import KernelError, UnsupportedError, UsageError
 
 TYPE_CHECKING = False
@@ -63,7 +62,11 @@ def below(given: Sequence[str]) -> str:
 
 
 def _start_in(path: str, start: Callable[[int], Result]) -> Result:
-    cgroup_fd = Cgroup(path).open_fd()
+    flags = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
+    try:
+        cgroup_fd = posix.open(path, flags)
+    except OSError as error:
+        raise KernelError(f"open the cgroup {path!r}", error.errno or 0) from None
     try:
         return start(cgroup_fd)
     finally:

@@ -55,6 +55,7 @@ IMAGES = {
 # Images of their own for what few containers need (images.py): whoever does not use it does not load it. Each comes on
 # top of others: (which, what else).
 EXTRA = {
+    "checks": (("exec",), ("pyruntime.spec.validate",)),
     "seccomp": (("launch",), ("pyruntime.plan.seccomp", "pyruntime.launch.seccomp")),
     "network": (
         ("launch",),

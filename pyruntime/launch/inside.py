@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pyruntime.launch.sync import Channel
 
 
+# By Python (SIGPIPE, SIGXFSZ), or by a caller such as nohup. Asked now: what a child touches is copied.
+_IGNORED = [number for number in range(1, _signal.NSIG) if _signal.getsignal(number) == _signal.SIG_IGN]
+
+
 def go_inside(channel: Channel, become: Callable[[], object]) -> NoReturn:
     """Seal this process, which has just been cloned, and have it become the user's program. Never returns.
 
@@ -59,9 +63,8 @@ def _cut_ties() -> None:
     posix.setsid()
     syscalls.prctl(c.PR_SET_PDEATHSIG, _signal.SIGKILL)
     syscalls.prctl(c.PR_SET_DUMPABLE, 0)  # CVE-2016-9962: not to be traced from inside of a namespace that we join
-    for number in range(1, _signal.NSIG):
-        if _signal.getsignal(number) == _signal.SIG_IGN:  # by Python (SIGPIPE, SIGXFSZ), or by a caller such as nohup
-            _signal.signal(number, _signal.SIG_DFL)
+    for number in _IGNORED:
+        _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 

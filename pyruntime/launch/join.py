@@ -53,12 +53,13 @@ if TYPE_CHECKING:
 class Entry:
     """What the parent hands to the stage, by the memory that clone copies: see launch/child.py:Launch.
 
-    init_fd: a pidfd of the container's init.
+    init_fd: a pidfd of the container's init. hop_fd: from `sealed_hop`.
     """
 
     __slots__ = (
         "console_fd",
         "filter",
+        "hop_fd",
         "hop_filter",
         "init_fd",
         "last_cap",
@@ -75,6 +76,7 @@ class Entry:
     preserve_fds: int
     filter: bytes
     hop_filter: tuple[int, bytes]
+    hop_fd: int
 
 
 class Newcomer:
@@ -97,10 +99,7 @@ def enter_container(entry: Entry, channel: Channel) -> NoReturn:
 def _enter(entry: Entry, channel: Channel) -> None:
     newcomer = Newcomer(entry.init_fd, entry.console_fd, channel)
     perform(entry.plan.phase(ROOTFS), newcomer)
-    prelude = newcomer.label.prelude(channel.fd, waits=False) if newcomer.label else b""
-    has_terminal = any(isinstance(step, OpenTerminalInside) for step in entry.plan)
-    enter = exeseal.ENTER_WITH_TERMINAL if has_terminal else exeseal.ENTER
-    hop_fd = exeseal.sealed(-1, channel.fd, prelude, entry.hop_filter, enter)
+    hop_fd = entry.hop_fd if newcomer.label is None else sealed_hop(entry, channel, newcomer.label)
     perform(entry.plan.phase(NAMESPACES), newcomer)
     process = Process(entry.last_cap, rootless=entry.rootless, filter=entry.filter)
     perform(entry.plan.phase(PROCESS), process)
@@ -108,6 +107,14 @@ def _enter(entry: Entry, channel: Channel) -> None:
     if newcomer.label:
         newcomer.label.hand_over(channel.fd)
     hop(process, channel, hop_fd, channel.fd)
+
+
+def sealed_hop(entry: Entry, channel: Channel, label: Label | None = None) -> int:
+    """The hop that is to enter; made by the parent, in whom it costs less, where that knows all that it is told of."""
+    prelude = label.prelude(channel.fd, waits=False) if label else b""
+    has_terminal = any(isinstance(step, OpenTerminalInside) for step in entry.plan)
+    enter = exeseal.ENTER_WITH_TERMINAL if has_terminal else exeseal.ENTER
+    return exeseal.sealed(-1, channel.fd, prelude, entry.hop_filter, enter)
 
 
 @performs(LimitItself)

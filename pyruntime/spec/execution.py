@@ -12,7 +12,6 @@ import posix
 
 from pyruntime.errors import KernelError, UsageError
 from pyruntime.spec.load import OPEN, parse_object, read_and_close
-from pyruntime.spec.validate import process_findings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,8 +63,19 @@ class Wanted:
         origin = self.origins[key]
         return f"{origin}{slash}{rest}" if "#" in origin else origin
 
+    def is_plain(self) -> bool:
+        """Whether only the command is new, and sound: all else has been checked when the container was made."""
+        args = self.spec["process"]["args"]
+        return (
+            self.origins.keys() <= {"args", "terminal"}
+            and all(type(arg) is str and "\0" not in arg for arg in args)
+            and args[0] != ""
+        )
+
     def check(self) -> list[str]:
         """The warnings to be told. Raises ConfigError or UnsupportedError, with its place, for the first problem."""
+        from pyruntime.spec.validate import process_findings  # as much code as all else that an exec takes
+
         told = []
         for finding in process_findings(self.spec):
             where = self.place(finding.where())

@@ -225,7 +225,7 @@ def test_a_run_in_the_foreground_from_the_image_alone(
 @pytest.mark.needs("root", "busybox", "cgroup2")
 def test_an_exec_from_the_image_alone(alone: Command, bare: set[str], container: str, tmp_path: Path) -> None:
     assert alone("run", "-d", "-b", str(bundle(tmp_path, "sleep", "1000")), container).returncode == 0
-    for words, said in ((["exec"], "inside"), (["exec", "-d"], "")):
+    for words, said in ((["exec"], "inside"), (["exec", "-d"], ""), (["exec", "--cwd", "/proc"], "inside")):
         done = alone(*words, container, "/bin/busybox", "sh", "-c", f"echo {said}; exit 7")
         assert (done.returncode, done.stderr) == (0 if "-d" in words else 7, ""), words
         assert done.stdout.startswith(said)
@@ -234,6 +234,8 @@ def test_an_exec_from_the_image_alone(alone: Command, bare: set[str], container:
         assert alone.modules - alone.ours() - bare <= CHEAP - {"__future__"} | {"_ctypes", "select"}
         making = {"creation", "launch.rootfs", "launch.parent", "linux.bpf", "plan.mounts", "plan.namespaces"}
         assert not alone.modules & {f"pyruntime.{name}" for name in making}
+        # What checks config.json is needed only if more is new than the command.
+        assert ("pyruntime.spec.validate" in alone.modules) == ("--cwd" in words)
 
 
 @pytest.mark.needs("root", "busybox", "cgroup2", "libseccomp")

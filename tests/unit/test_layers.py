@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "caller": ("errors", "launch.console"),
     "images": (),
     "execution": (
-        *("errors", "report", "caller", "jsontext", "linux", "state", "cgroup", "plan", "launch"),
+        *("errors", "report", "caller", "images", "jsontext", "linux", "state", "cgroup", "plan", "launch"),
         *("spec.execution", "spec.load"),
     ),
     "posthooks": ("errors", "report", "state", "plan.hooks", "launch.hooks"),
