@@ -83,7 +83,6 @@ COLD = {
         "pyruntime.__main__": "console_script _help _default_root _log _failed",
         "pyruntime.caller": "write_pid_file send_pidfd",
         "pyruntime.cgroup.joining": "start_below below _cgroup_of",
-        "pyruntime.cgroup.manager": "_remove_below _rmdir_patiently _children _signal_each read_text",
         "pyruntime.cli": "emit",
         "pyruntime.cli.parse": "parse members_of _take_operands _boolean",
         "pyruntime.jsontext": "_refuse_constant _explain encode _encode _string",
@@ -110,14 +109,6 @@ COLD = {
         "pyruntime.report": "warn debug",
         "pyruntime.spec.execution": "from_file from_object _with _user _id",
         "pyruntime.spec.load": "load _drop_nulls read read_and_close _cannot_open",
-        "pyruntime.spec.schema": (
-            "is_enough _wrong _shown _within _map _ignored _version _identifiers _ranges _interface _new_interface "
-        ),
-        "pyruntime.spec.validate": (
-            "validate _first_of problems warnings findings _are_sound _as_error _as_warning version namespaces names "
-            "user_namespace _overlaps _is_mapped clocks sysctls sysctl_path _sysctl_complaint memory_policy intel_rdt "
-            "mounts _idmapped devices net_devices seccomp "
-        ),
         "pyruntime.state.store": "listing _damaged _make_parents _is_directory _working_directory _remove_tree _failed",
     },
 }

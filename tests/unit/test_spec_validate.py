@@ -625,3 +625,17 @@ def test_a_sound_config_imports_nothing_heavy(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-IS", "-c", program], check=True, capture_output=True, text=True)
     new = {name for name in run.stdout.split() if not name.startswith("pyruntime")}
     assert new <= {"__future__", "_json", "errno", "posix"}
+
+
+@pytest.mark.parametrize("wrong", ["", "a\0b", "\udc80", 7, None, ["a"]])
+def test_one_wrong_string_among_many_is_found(wrong: object) -> None:
+    """Sound arrays of text are looked at as a whole, so each kind of fault must show in the whole."""
+    spec: Any = default_spec()
+    names: list[Any] = ["read", "write", wrong, "close"]
+    spec["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}],
+    }
+    assert [found.where for found in problems(spec)] == ["config.json#/linux/seccomp/syscalls/0/names/2"]
+    names[2] = "\u00e9"  # sound, though not plain
+    assert not list(problems(spec))
