@@ -5,11 +5,8 @@ As test_injection.py does it for a start: a program stands in for the command.
 
 from __future__ import annotations
 
-import os
-import select
 import shutil
 import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -22,9 +19,9 @@ from pyruntime.linux.constants import CLONE_NEWNS
 from pyruntime.plan.join import build
 from pyruntime.plan.step import Step
 from pyruntime.spec.execution import from_options
-from scripts.lib.environment import checkout_launcher
 from tests import capabilities
 from tests.support.container import Container, wait_until
+from tests.support.injection import commands, hang_up, killed_at, spawn
 from tests.support.leftovers import Leftovers
 from tests.support.runtime import Runtime
 from tests.support.terminal import ConsoleSocket, finish
@@ -34,41 +31,11 @@ pytestmark = [
     pytest.mark.only_pyruntime("the failure is injected into pyruntime's own functions"),
 ]
 
-# INJECT=point:told:go, as in test_injection.py.
-INJECTING = """
-import errno, posix, sys
-sys.path[:0] = sys.path[-1], {library!r}
+WEAKEN = """
 from pyruntime import execution
-from pyruntime.errors import KernelError
-from pyruntime.launch import affinity, handle, inside, join, perform
-from pyruntime.__main__ import main
+from pyruntime.launch import affinity, handle, inside, join
 
-point, told_fd, go_fd = posix.environ[b"INJECT"].decode().split(":")
-steps = []
-
-def weak(function):
-    def reached(*arguments, **named):
-        if told_fd == "0":
-            raise KernelError("injected()", errno.EIO)
-        posix.write(int(told_fd), b"x")
-        posix.read(int(go_fd), 1)
-        return function(*arguments, **named)
-    return reached
-
-class Performers(dict):
-    def __getitem__(self, kind):
-        function = super().__getitem__(kind)
-        return lambda step, _: (weak(function) if steps and steps[int(point)] is step else function)(step, _)
-
-def remembering(*arguments, **named):
-    plan = build(*arguments, **named)
-    if point.isdigit():
-        steps.extend(plan.steps)
-    return plan
-
-build, execution.build = execution.build, remembering
-perform._PERFORMERS = Performers(perform._PERFORMERS)
-
+execution.build = remembering(execution.build)
 for place, owner, name in (
     ("cgroup", execution, "start_in"),
     ("clone", execution, "clone3"),
@@ -78,7 +45,6 @@ for place, owner, name in (
 ):
     if place == point:
         setattr(owner, name, weak(getattr(owner, name)))
-main()
 """
 POINTS = ("cgroup", "clone", "hop", "taking over", "pid file")
 
@@ -102,21 +68,15 @@ class Variant(NamedTuple):
 
     def start(self, point: str, told_fd: int = 0, go_fd: int = 0, **popen: Any) -> subprocess.Popen[bytes]:
         """The command with its weak point."""
-        environment = self.injecting.environment | {"INJECT": f"{point}:{told_fd}:{go_fd}"}
         words = ["exec", "-d", "--pid-file", str(self.pid_file)]
         if self.console.path.parent == self.container.path:
             words += ["-t", "--console-socket", str(self.console.path)]
         words += [self.container.id, "touch", "/dev/executed"]
-        return self.injecting.spawn(*words, env=environment, stdin=subprocess.DEVNULL, **popen)
+        return spawn(self.injecting, words, f"{point}:{told_fd}:{go_fd}", **popen)
 
     @property
     def pid_file(self) -> Path:
         return self.container.path / "pid"
-
-    def hang_up(self) -> None:
-        """Forget who has connected to the console socket: its queue is short."""
-        while select.select([self.console.socket], [], [], 0)[0]:
-            self.console.socket.accept()[0].close()
 
     def assert_clean(self) -> None:
         """No process but the container's, no pid file, and the program was never executed."""
@@ -156,13 +116,7 @@ def variants() -> Iterator[dict[bool, Variant]]:
     """Both, by whether they are mapped and on a terminal."""
     folder = Path(tempfile.mkdtemp(prefix="injection-"))
     folder.chmod(0o755)
-    (folder / "installed").mkdir()
-    command = checkout_launcher(folder / "installed", sys.executable)
-    library = folder / "installed" / "library"
-    injecting = folder / "injecting"
-    text = f"#!{os.path.realpath(sys.executable)} -ISXutf8\n" + INJECTING.replace("{library!r}", repr(str(library)))
-    injecting.write_text(text)
-    injecting.chmod(0o755)
+    command, injecting = commands(folder, WEAKEN)
     made: dict[bool, Variant] = {}
     for mapped in (False, True):
         if mapped and capabilities.missing("userns"):
@@ -189,7 +143,7 @@ def test_a_failing_step(variants: dict[bool, Variant], mapped: bool, point: str)
     variant = variants[mapped]
     process = variant.start(point)
     _, stderr = process.communicate(timeout=30)
-    variant.hang_up()
+    hang_up(variant.console)
     assert process.returncode == 255
     (line,) = stderr.decode().splitlines()
     assert line.startswith(f"pyruntime: exec {variant.container.id}: ")
@@ -200,18 +154,8 @@ def test_a_failing_step(variants: dict[bool, Variant], mapped: bool, point: str)
 @every_point
 def test_a_runtime_that_is_killed(variants: dict[bool, Variant], mapped: bool, point: str) -> None:
     variant = variants[mapped]
-    reader, writer = os.pipe()
-    go_reader, go_writer = os.pipe()
-    process = variant.start(point, writer, go_reader, pass_fds=[writer, go_reader])
-    os.close(writer)
-    os.close(go_reader)
-    ready, _, _ = select.select([reader], [], [], 30)
-    reached = ready and os.read(reader, 1) == b"x"
-    os.close(reader)
-    process.kill()
-    finish(process)
-    os.close(go_writer)
-    variant.hang_up()
+    reached = killed_at(variant.start, point)
+    hang_up(variant.console)
     assert reached, f"the runtime never came to {point}"
     variant.assert_clean()
 
@@ -222,7 +166,7 @@ def test_nothing_fails_but_what_is_injected(variants: dict[bool, Variant], mappe
     variant = variants[mapped]
     process = variant.start("nowhere", stdout=subprocess.DEVNULL)
     process.wait(timeout=30)
-    variant.hang_up()
+    hang_up(variant.console)
     assert process.stderr is not None
     assert (process.returncode, process.stderr.read()) == (0, b"")
     assert variant.pid_file.read_text().isdigit()

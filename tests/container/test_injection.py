@@ -5,11 +5,8 @@ A program stands in for the command: pyruntime, but for one step of the plan, wh
 
 from __future__ import annotations
 
-import os
-import select
 import shutil
 import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -20,9 +17,9 @@ import pytest
 
 from pyruntime.plan.build import build
 from pyruntime.plan.step import NAMESPACES, PROCESS, Step
-from scripts.lib.environment import checkout_launcher
 from tests import capabilities
 from tests.support.container import Container, wait_until
+from tests.support.injection import commands, hang_up, killed_at, spawn
 from tests.support.leftovers import Leftovers, host_mounts
 from tests.support.runtime import Runtime
 from tests.support.terminal import ConsoleSocket, finish
@@ -32,41 +29,11 @@ pytestmark = [
     pytest.mark.only_pyruntime("the failure is injected into pyruntime's own functions"),
 ]
 
-# INJECT=point:told:go. With descriptors of 0 the point fails. Else `told` is told that it is reached, the runtime is
-# killed, and whoever is left goes on when `go` is closed.
-INJECTING = """
-import errno, posix, sys
-sys.path[:0] = sys.path[-1], {library!r}
+WEAKEN = """
 from pyruntime import creation
-from pyruntime.errors import KernelError
-from pyruntime.launch import limits, namespaces, parent, perform
-from pyruntime.__main__ import main
+from pyruntime.launch import limits, namespaces, parent
 
-point, told_fd, go_fd = posix.environ[b"INJECT"].decode().split(":")
-steps = []
-
-def weak(function):
-    def reached(*arguments, **named):
-        if told_fd == "0":
-            raise KernelError("injected()", errno.EIO)
-        posix.write(int(told_fd), b"x")
-        posix.read(int(go_fd), 1)
-        return function(*arguments, **named)
-    return reached
-
-class Performers(dict):
-    def __getitem__(self, kind):
-        function = super().__getitem__(kind)
-        return lambda step, _: (weak(function) if steps and steps[int(point)] is step else function)(step, _)
-
-def remembering(*arguments, **named):
-    plan = build(*arguments, **named)
-    if point.isdigit():
-        steps.extend(plan.steps)
-    return plan
-
-build, creation.build = creation.build, remembering
-perform._PERFORMERS = Performers(perform._PERFORMERS)
+creation.build = remembering(creation.build)
 limits.PERFORMERS = Performers(limits.PERFORMERS)
 
 def write(fd, data, path):
@@ -83,7 +50,6 @@ elif point == "clone in the stage":
     namespaces.clone3 = lambda flags, **named: (cloning if named.get("pidfd", True) else weak(cloning))(flags, **named)
 elif point == "offsets":
     writing, namespaces.proc.write = namespaces.proc.write, write
-main()
 """
 
 
@@ -132,13 +98,7 @@ class Variant(NamedTuple):
 
     def start(self, point: str, told_fd: int = 0, go_fd: int = 0, **popen: Any) -> subprocess.Popen[bytes]:
         """The command with its weak point."""
-        environment = self.injecting.environment | {"INJECT": f"{point}:{told_fd}:{go_fd}"}
-        return self.injecting.spawn(*self.words, env=environment, stdin=subprocess.DEVNULL, **popen)
-
-    def hang_up(self) -> None:
-        """Forget who has connected to the console socket: its queue is short."""
-        while select.select([self.console.socket], [], [], 0)[0]:
-            self.console.socket.accept()[0].close()
+        return spawn(self.injecting, self.words, f"{point}:{told_fd}:{go_fd}", **popen)
 
 
 def planned(mapped: bool) -> list[Step]:
@@ -193,14 +153,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def variants(folder: Path) -> Iterator[dict[bool, Variant]]:
     """Both variants, by whether they are mapped."""
-    (folder / "installed").mkdir()
-    command = checkout_launcher(folder / "installed", sys.executable)
-    library = folder / "installed" / "library"
-    injecting = folder / "injecting"
-    injecting.write_text(
-        f"#!{os.path.realpath(sys.executable)} -ISXutf8\n" + INJECTING.replace("{library!r}", repr(str(library)))
-    )
-    injecting.chmod(0o755)
+    command, injecting = commands(folder, WEAKEN)
     with ConsoleSocket(folder / "console.sock") as console:
         made = {}
         for mapped in (False, True):
@@ -225,7 +178,7 @@ def test_a_failing_step(variants: dict[bool, Variant], mapped: bool, point: str,
     variant = variants[mapped]
     process = variant.start(point)
     _, stderr = process.communicate(timeout=30)
-    variant.hang_up()
+    hang_up(variant.console)
     told = stderr.decode().splitlines()
     if not IN_FIRST_USER_NAMESPACE and place.endswith("/resources/devices"):
         assert variant.runtime("delete", "--force", variant.container.id).status == 0  # a warning there, see limits.py
@@ -243,21 +196,11 @@ def test_a_runtime_that_is_killed(
     variants: dict[bool, Variant], mapped: bool, point: str, place: str, dies: bool
 ) -> None:
     variant = variants[mapped]
-    reader, writer = os.pipe()
-    go_reader, go_writer = os.pipe()
-    process = variant.start(point, writer, go_reader, pass_fds=[writer, go_reader])
-    os.close(writer)
-    os.close(go_reader)
-    ready, _, _ = select.select([reader], [], [], 30)
-    reached = ready and os.read(reader, 1) == b"x"
-    os.close(reader)
-    process.kill()
-    finish(process)
-    os.close(go_writer)
+    reached = killed_at(variant.start, point)
     assert reached, f"the runtime never came to {place}"
     if dies:
         wait_until(lambda: not variant.leftovers.processes(), "the child to end with its parent")
-    variant.hang_up()  # not before: it would end the child, too
+    hang_up(variant.console)  # not before: it would end the child, too
     deleted = variant.runtime("delete", "--force", variant.container.id)
     assert deleted.status == 0, deleted
     left = variant.leftovers.found()

@@ -11,7 +11,6 @@ import select
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,32 +22,20 @@ from pyruntime.launch import exeseal
 from pyruntime.launch.sync import CLONE_FAILED, FILTER_FAILED, TERMINAL_FAILED, hop_error
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
+from tests.support.assembly import assembled, every_machine
 
 SOURCES = Path(exeseal.__file__).parent / "hop"
 PATIENCE = 30.0  # seconds; a bound on a hang, never a measure
 NOBODY = 65534
 
 
-@pytest.mark.parametrize(
-    "machine",
-    [
-        pytest.param("x86_64", marks=pytest.mark.needs("as-x86_64")),
-        pytest.param("aarch64", marks=pytest.mark.needs("as-aarch64")),
-    ],
-)
+@every_machine
 def test_the_bytes_are_the_source(machine: str, tmp_path: Path) -> None:
-    made, text = tmp_path / "hop.o", tmp_path / "hop.bin"
-    source = str(SOURCES / f"{machine}.S")
-    subprocess.run([f"{machine}-linux-gnu-as", "-o", str(made), source], check=True, timeout=60)
-    copy = [f"{machine}-linux-gnu-objcopy", "-O", "binary", "--only-section=.text"]
-    subprocess.run([*copy, str(made), str(text)], check=True, timeout=60)
     _, code = exeseal.CODE[machine]
-    assembled = text.read_bytes()
+    made = assembled(machine, SOURCES / f"{machine}.S", tmp_path)
     data = b"\xff" * 8 + bytes(24)
-    assert assembled[: -len(data)].hex() == code.hex()
-    assert assembled[-len(data) :] == data, (
-        "the descriptors, whether to enter, the flags and the filter are not at the end"
-    )
+    assert made[: -len(data)].hex() == code.hex()
+    assert made[-len(data) :] == data, "the descriptors, whether to enter, the flags and the filter are not at the end"
 
 
 def test_every_source_is_held_here() -> None:

@@ -17,26 +17,17 @@ from pyruntime.errors import UnsupportedError
 from pyruntime.launch import exeseal, labels
 from pyruntime.launch.labels import Label
 from pyruntime.launch.sync import hop_error
+from tests.support.assembly import assembled, every_machine
 
 SOURCES = Path(labels.__file__).parent / "hop/label"
 DATA = b"\xff" * 12 + bytes(4) + b"exec\0"
 TEXT = b"exec a profile/with blanks"
 
 
-@pytest.mark.parametrize(
-    "machine",
-    [
-        pytest.param("x86_64", marks=pytest.mark.needs("as-x86_64")),
-        pytest.param("aarch64", marks=pytest.mark.needs("as-aarch64")),
-    ],
-)
+@every_machine
 def test_the_bytes_are_the_source(machine: str, tmp_path: Path) -> None:
-    made, text = tmp_path / "label.o", tmp_path / "label.bin"
-    source = str(SOURCES / f"{machine}.S")
-    subprocess.run([f"{machine}-linux-gnu-as", "-o", str(made), source], check=True, timeout=60)
-    copy = [f"{machine}-linux-gnu-objcopy", "-O", "binary", "--only-section=.text"]
-    subprocess.run([*copy, str(made), str(text)], check=True, timeout=60)
-    assert text.read_bytes().hex() == (labels.CODE[machine] + DATA).hex()
+    made = assembled(machine, SOURCES / f"{machine}.S", tmp_path)
+    assert made.hex() == (labels.CODE[machine] + DATA).hex()
 
 
 def test_every_source_is_held_here() -> None:

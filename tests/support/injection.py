@@ -1,0 +1,97 @@
+"""Weak points: a program that stands in for the command, in which one step of a plan fails or waits to be killed.
+
+The environment variable INJECT=point:told:go says which: the number of a step in the plan, or a point that the test
+has made. With descriptors of 0 it fails. Else `told` is told that it is reached, and it goes on when `go` is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from scripts.lib.environment import checkout_launcher
+from tests.support.runtime import Runtime
+from tests.support.terminal import ConsoleSocket, finish
+
+_BEFORE = """
+import errno, posix, sys
+sys.path[:0] = sys.path[-1], {library!r}
+from pyruntime.errors import KernelError
+from pyruntime.launch import perform
+from pyruntime.__main__ import main
+
+point, told_fd, go_fd = posix.environ[b"INJECT"].decode().split(":")
+steps = []
+
+def weak(function):
+    def reached(*arguments, **named):
+        if told_fd == "0":
+            raise KernelError("injected()", errno.EIO)
+        posix.write(int(told_fd), b"x")
+        posix.read(int(go_fd), 1)
+        return function(*arguments, **named)
+    return reached
+
+class Performers(dict):
+    def __getitem__(self, kind):
+        function = super().__getitem__(kind)
+        return lambda step, _: (weak(function) if steps and steps[int(point)] is step else function)(step, _)
+
+def remembering(build):
+    def remember(*arguments, **named):
+        plan = build(*arguments, **named)
+        if point.isdigit():
+            steps.extend(plan.steps)
+        return plan
+    return remember
+
+perform._PERFORMERS = Performers(perform._PERFORMERS)
+"""
+
+Start = Callable[..., "subprocess.Popen[bytes]"]  # (point, told_fd, go_fd, **of Popen): see `killed_at`
+
+
+def commands(folder: Path, weaken: str) -> tuple[Path, Path]:
+    """The command, and the one with weak points, both new in `folder`.
+
+    weaken: the code that makes them, which has `weak(function)`, `point`, `Performers` and `remembering(build)`.
+    """
+    (folder / "installed").mkdir()
+    command = checkout_launcher(folder / "installed", sys.executable)
+    injecting = folder / "injecting"
+    code = _BEFORE.replace("{library!r}", repr(str(folder / "installed" / "library")))
+    injecting.write_text(f"#!{os.path.realpath(sys.executable)} -ISXutf8\n{code}{weaken}main()\n")
+    injecting.chmod(0o755)
+    return command, injecting
+
+
+def spawn(runtime: Runtime, words: list[str], inject: str, **popen: object) -> subprocess.Popen[bytes]:
+    """Start the command with its weak point."""
+    environment = runtime.environment | {"INJECT": inject}
+    return runtime.spawn(*words, env=environment, stdin=subprocess.DEVNULL, **popen)
+
+
+def killed_at(start: Start, point: str) -> bool:
+    """Start the command, and kill it at its weak point. Returns whether it has come there. Whoever is left goes on."""
+    reader, writer = os.pipe()
+    go_reader, go_writer = os.pipe()
+    process = start(point, writer, go_reader, pass_fds=[writer, go_reader])
+    os.close(writer)
+    os.close(go_reader)
+    ready, _, _ = select.select([reader], [], [], 30)
+    reached = bool(ready) and os.read(reader, 1) == b"x"
+    os.close(reader)
+    process.kill()
+    finish(process)
+    os.close(go_writer)
+    return reached
+
+
+def hang_up(console: ConsoleSocket) -> None:
+    """Forget who has connected to the console socket: its queue is short."""
+    while select.select([console.socket], [], [], 0)[0]:
+        console.socket.accept()[0].close()
