@@ -17,6 +17,7 @@ from pyruntime.images import load_image
 from pyruntime.launch import affinity  # noqa: F401  # performs what config.json says of CPUs
 from pyruntime.launch.exeseal import NO_FILTER
 from pyruntime.launch.handle import Child, fate
+from pyruntime.launch.inside import prepare_to_go
 from pyruntime.launch.join import Entry, enter_container, sealed_hop
 from pyruntime.launch.perform import perform
 from pyruntime.launch.performers import import_performers
@@ -259,6 +260,7 @@ class Execution:
         try:
             entry.hop_fd = sealed_hop(entry, theirs)
             perform(placing, None)
+            prepare_to_go()
             pid, pidfd = self._clone()
             if pid == 0:
                 ours.close()

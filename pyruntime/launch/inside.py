@@ -25,14 +25,21 @@ if TYPE_CHECKING:
     from pyruntime.launch.sync import Channel
 
 
-# By Python (SIGPIPE, SIGXFSZ), or by a caller such as nohup. Asked now: what a child touches is copied.
-_IGNORED = [number for number in range(1, _signal.NSIG) if _signal.getsignal(number) == _signal.SIG_IGN]
+_ignored: list[int] = []  # signals
+
+
+def prepare_to_go() -> None:
+    """In the parent, right before the clone, for each page that the child touches is copied: which signals are ignored.
+
+    By Python (SIGPIPE, SIGXFSZ), or by a caller such as nohup.
+    """
+    _ignored[:] = [number for number in range(1, _signal.NSIG) if _signal.getsignal(number) == _signal.SIG_IGN]
 
 
 def go_inside(channel: Channel, become: Callable[[], object]) -> NoReturn:
     """Seal this process, which has just been cloned, and have it become the user's program. Never returns.
 
-    If `become` fails the process reports why not on the channel, and ends.
+    The parent has called `prepare_to_go`. If `become` fails the process reports why not on the channel, and ends.
     """
     try:
         report.sinks[:] = [lambda level, message: _pass_on(channel, level, message)]
@@ -63,7 +70,7 @@ def _cut_ties() -> None:
     posix.setsid()
     syscalls.prctl(c.PR_SET_PDEATHSIG, _signal.SIGKILL)
     syscalls.prctl(c.PR_SET_DUMPABLE, 0)  # CVE-2016-9962: not to be traced from inside of a namespace that we join
-    for number in _IGNORED:
+    for number in _ignored:
         _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 

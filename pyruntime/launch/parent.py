@@ -11,6 +11,7 @@ import select
 from pyruntime.errors import KernelError, ProtocolError
 from pyruntime.launch.child import Launch, become_container
 from pyruntime.launch.handle import Child, fate
+from pyruntime.launch.inside import prepare_to_go
 from pyruntime.launch.namespaces import Namespaces, clone_child, write_maps
 from pyruntime.launch.perform import perform
 from pyruntime.launch.performers import import_performers
@@ -67,6 +68,7 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
             # The child takes it over, so that there is no moment in which it could be traced from a joined namespace.
             # Others than root could not write the id maps of a child that is not dumpable: its files are root's.
             syscalls.prctl(c.PR_SET_DUMPABLE, 0)
+        prepare_to_go()
         pid, pidfd = clone_child(namespaces, theirs, ours, cgroup_fd)
         if pid == 0:
             become_container(launch, theirs)

@@ -39,7 +39,7 @@ def perform(steps: Iterable[Step], subject: object) -> None:
     """
     for step in steps:
         if report.debugging:
-            report.debug(f"{step.where}: {step.text()}")
+            report.debug(f"{step.where}: {step.text()}" if step.where else step.text())
         try:
             _PERFORMERS[type(step)](step, subject)
         except Error as error:
