@@ -149,12 +149,16 @@ class Netlink(NetlinkSocket):
         info = attribute(c.IFLA_INFO_KIND, b"veth") + data
         self._make(request + attribute(c.IFLA_LINKINFO, info), f"RTM_NEWLINK({name!r}, 'veth', peer {peer_name!r})")
 
-    def remove(self, name: str) -> bool:
+    def remove(self, device: Link | str) -> bool:
         """Remove a device, of a veth pair both; whether there was one. Raises KernelError.
 
-        The kernel waits for an RCU grace period meanwhile: some 20 ms.
+        A Link is that device alone, a name whatever has it by now. The kernel waits for an RCU grace period meanwhile:
+        some 20 ms.
         """
-        request = pack(_LINK, 0, 0, 0, 0, 0) + attribute(c.IFLA_IFNAME, _text(name))
+        if isinstance(device, Link):
+            name, request = device.name, pack(_LINK, 0, 0, device.index, 0, 0)
+        else:
+            name, request = device, pack(_LINK, 0, 0, 0, 0, 0) + attribute(c.IFLA_IFNAME, _text(device))
         try:
             self._ask(c.RTM_DELLINK, c.NLM_F_ACK, request, f"RTM_DELLINK({name!r})")
         except KernelError as error:

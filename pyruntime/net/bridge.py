@@ -62,10 +62,10 @@ def connect(host: Netlink, bridge: Link, network: Network, endpoint: Endpoint, p
         try:
             host.make_veth(name, bridge, INTERFACE, mac, namespace_fd, network["mtu"])
         except KernelError as error:
-            # A former container's: its namespace is about to end, or somebody still sits in it. (The kernel says EEXIST
-            # of the other end's name, too.)
-            if error.errno != EEXIST or not host.remove(name):
+            if error.errno != EEXIST:
                 raise
+            # A former container's, whose `disconnect` is about to remove it, or was killed before it could.
+            host.remove(name)
             host.make_veth(name, bridge, INTERFACE, mac, namespace_fd, network["mtu"])
         container = Netlink(namespace_fd)
     finally:

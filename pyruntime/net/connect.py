@@ -63,33 +63,38 @@ def connect(root_path: str, id: str, attachment: Attachment, pid: int) -> None:
 def disconnect(root_path: str, id: str, attachment: Attachment) -> None:
     """Give back what the container has of its network; that it has nothing (any more) is no error. Raises Error."""
     networks = Networks(root_path)
-    lock_fd = networks.lock()
+    host = Netlink()
     try:
-        leases = LeaseFile(networks, attachment["name"])
-        taken = leases.take(id)
-        here = [lease for lease in taken if lease["bootId"] == boot_id()]
-        for lease in here:
-            _withdraw(lease)
-        if taken:
-            leases.save()
-            names.tell_all(root_path, leases.endpoints)
+        lock_fd = networks.lock()
+        try:
+            cables = _give_back(networks, host, id, attachment["name"])
+        finally:
+            posix.close(lock_fd)
+        for cable in cables:
+            host.remove(cable)
     finally:
-        posix.close(lock_fd)
-    for lease in here:
-        _pull(lease["interface"])
+        host.close()
 
 
 def forget(_root_path: str, _id: str) -> None:
     """After a `disconnect` that failed: nothing. A lease whose container is not there is stale (leases.py)."""
 
 
-def _pull(interface: str) -> None:
-    """Remove the host's end of a veth pair, and the other with it; that they are gone already is no error."""
-    host = Netlink()
-    try:
-        host.remove(interface)
-    finally:
-        host.close()
+def _give_back(networks: Networks, host: Netlink, id: str, name: str) -> list[Link]:
+    """Take back all but the cables, and return those. The caller holds the lock.
+
+    They are looked up as long as the lease is ours: once it is given back, a device of the same name may be another's.
+    """
+    leases = LeaseFile(networks, name)
+    taken = leases.take(id)
+    here = [lease for lease in taken if lease["bootId"] == boot_id()]
+    cables = [link for lease in here if (link := host.find(lease["interface"])) is not None]
+    for lease in here:
+        _withdraw(lease)
+    if taken:
+        leases.save()
+        names.tell_all(networks.root_path, leases.endpoints)
+    return cables
 
 
 def _take_lease(networks: Networks, host: Netlink, id: str, attachment: Attachment) -> tuple[Network, Link, Endpoint]:

@@ -253,3 +253,21 @@ def test_an_address_is_free_although_the_namespace_lives_on(
     owner.delete("--force")
     assert inside(sharer).keys() - FALL_BACKS == {"lo"}
     assert host.links().keys() == {"lo", "out0", "pyruntime0"}
+
+
+def test_who_gives_an_address_back_does_not_cut_off_who_has_it_next(
+    started: Started, new_container: Callable[[], Container], driver: Runtime, host: Machine
+) -> None:
+    """One container after the other with the same address, the former ones deleted at the same time."""
+    flags = ("--net", "bridge", "--ip", "10.89.0.9")
+    container = started("sleep 1000", *flags)
+    for _ in range(3):
+        deletion = driver.spawn("delete", "--force", container.id)
+        container = new_container()
+        container.script("sleep 1000")
+        # It may come before the former one has given the address back.
+        wait_until(lambda one=container: one.run_detached(*flags).status == 0, "the address")
+        deletion.communicate()
+        assert deletion.returncode == 0
+        assert address_of(container) == "10.89.0.9"
+        assert "pyr0-0a590009" in host.links()

@@ -184,6 +184,21 @@ def test_removing(host: Machine) -> None:
     ours.close()
 
 
+def test_removing_one_whose_name_another_has_by_now(host: Machine) -> None:
+    host.ip("link", "add", "vt0", "type", "veth", "peer", "name", "vt1")
+    with host.entered():
+        ours = Netlink()
+    former = ours.find("vt0")
+    assert former is not None
+    host.ip("link", "del", "vt0")
+    host.ip("link", "add", "vt0", "type", "veth", "peer", "name", "vt1")
+    assert ours.remove(former) is False
+    found = ours.find("vt0")
+    assert found is not None
+    assert ours.remove(found) is True
+    ours.close()
+
+
 def test_a_device_that_is_taken_off_and_put_on(host: Machine) -> None:
     host.ip("link", "add", "br0", "type", "bridge")
     host.ip("link", "add", "vt0", "type", "veth", "peer", "name", "vt1")
