@@ -121,8 +121,8 @@ class Execution:
         self.child: Child | None = None
         self.foreground: Foreground | None = None
         self.pid_file_path = ""
-        self.init_fd = open_init(self.record)
         self.plan = self._plan()
+        self.init_fd = open_init(self.record)
 
     def make(self) -> None:
         """Do everything up to the program's execve, and let it."""
@@ -241,14 +241,14 @@ class Execution:
         entry.filter = b""
         entry.hop_filter = NO_FILTER
         entry.console_fd = entry.hop_fd = -1
-        if self.options.console_socket:
-            from pyruntime.launch.console import connect_console_socket
-
-            entry.console_fd = connect_console_socket(self.options.console_socket)
         if "seccomp" in self.wanted.spec.get("linux", {}):
             from pyruntime.launch.seccomp import compile_filter
 
             compile_filter(self.plan, self.store.root_path, entry)
+        if self.options.console_socket:
+            from pyruntime.launch.console import connect_console_socket
+
+            entry.console_fd = connect_console_socket(self.options.console_socket)
         return entry
 
     def _start_stage(self, entry: Entry) -> Child:
@@ -373,7 +373,8 @@ def _let_execute(child: Child) -> None:
 def foreign_namespaces(pid: int) -> dict[str, int]:
     """The kinds of namespaces in which a process is and we are not, with their flags. See namespaces(7).
 
-    To enter one that is ours would be refused where we have no rights over it, and always for a user namespace.
+    To enter one that is ours would be refused where we have no rights over it, and always for a user namespace. If the
+    process has ended meanwhile there is nothing wrong with the answer: its pidfd is refused then.
     """
     found = {}
     for kind, flag in _NAMESPACES.items():

@@ -69,6 +69,8 @@ class Child:
         With `exec` the number comes over a channel that others in the container may have got hold of by now.
         """
         try:
+            if pid == self.pid:
+                raise ChildProcessError
             posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
             pidfd = posix.pidfd_open(pid)
         except OSError:
