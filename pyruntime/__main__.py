@@ -16,6 +16,7 @@ from pyruntime.cli import emit
 from pyruntime.cli.options import DEFAULT_ROOT
 from pyruntime.cli.parse import Call, parse_globals, parse_verb
 from pyruntime.errors import KernelError, UsageError
+from pyruntime.linux.proc import in_first_user_namespace
 from pyruntime.version import SPEC_VERSION, VERSION
 
 TYPE_CHECKING = False
@@ -134,9 +135,17 @@ def _apply(settings: dict[str, Any], call: Call) -> None:
 
 
 def _default_root() -> str:
-    """/run/pyruntime for root; for others below $XDG_RUNTIME_DIR, where they can write (as runc:main.go)."""
-    runtime_dir = posix.environ.get(b"XDG_RUNTIME_DIR", b"") if posix.geteuid() else b""
-    return f"{runtime_dir.decode('utf-8', 'surrogateescape')}/pyruntime" if runtime_dir else DEFAULT_ROOT
+    """/run/pyruntime for root; for others below $XDG_RUNTIME_DIR, where they can write.
+
+    Others are also those who are root of a user namespace only, unless $USER says that they want to be taken for root.
+    runc:main.go, runc:rootless_linux.go:/^func shouldHonorXDGRuntimeDir/
+    """
+    runtime_dir = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
+    if not runtime_dir:
+        return DEFAULT_ROOT
+    if posix.geteuid() == 0 and (in_first_user_namespace() or posix.environ.get(b"USER") == b"root"):
+        return DEFAULT_ROOT
+    return f"{runtime_dir}/pyruntime"
 
 
 def _is_slash(path: str) -> bool:

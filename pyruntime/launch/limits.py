@@ -36,9 +36,9 @@ def intended_path(steps: list[Step]) -> str:
 def make_cgroup(steps: list[Step], intended_path: str = "", *, rootless: bool = False) -> Cgroup | None:
     """Perform the CreateCgroup among `steps`, having checked that the controllers of all the others can be had.
 
-    None if there is no such step; and for a rootless user who asked neither for a limit nor for a path and may not
-    make a cgroup: such a container runs without (runc does so, too). Raises what creation.create raises; then nothing
-    is left behind.
+    None if there is no such step; and for a rootless user, root of a user namespace included, who asked neither for a
+    limit nor for a path and may not make a cgroup: such a container runs without (runc does so, too). Raises what
+    creation.create raises; then nothing is left behind.
 
     intended_path: what the function of that name has found; to look for the hierarchy again takes as long.
     """
@@ -50,7 +50,8 @@ def make_cgroup(steps: list[Step], intended_path: str = "", *, rootless: bool = 
         root_path = intended_path.removesuffix(step.path) or creation.find_v2()
         return creation.create(root_path, step.path, needed)
     except Error as error:
-        if rootless and not needed and not step.where.endswith("/cgroupsPath"):
+        unneeded = not needed and not step.where.endswith("/cgroupsPath")
+        if unneeded and (rootless or not proc.in_first_user_namespace()):
             return None
         error.where = error.where or step.where
         raise
@@ -72,7 +73,7 @@ def perform(step: Step, cgroup: Cgroup, *, rootless: bool = False) -> None:
         PERFORMERS[type(step)](step, cgroup)
     except KernelError as error:
         error.where = error.where or step.where
-        if isinstance(step, resources.DevicePolicy) and (rootless or not _in_first_user_namespace()):
+        if isinstance(step, resources.DevicePolicy) and (rootless or not proc.in_first_user_namespace()):
             # Loading a device program takes CAP_BPF or CAP_SYS_ADMIN of the first user namespace. A user without
             # them cannot make device nodes either, so nothing is opened up by going on.
             cgroup.warnings.append(f"device rules are not in force: {error}")
@@ -153,11 +154,6 @@ def _own_cgroup(step: resources.OwnCgroup, cgroup: Cgroup) -> None:
                 raise refusal from None
             cgroup.warnings.append(f"{step.where}: the cgroup stays the runtime's own: {refusal}")
             return
-
-
-def _in_first_user_namespace() -> bool:
-    """The first one maps all 2^32 - 1 user IDs to themselves. See user_namespaces(7)."""
-    return proc.read_file("/proc/self/uid_map").split() == [b"0", b"0", b"4294967295"]
 
 
 PERFORMERS: dict[type[Step], Callable[[Any, Cgroup], None]] = {

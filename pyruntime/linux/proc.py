@@ -33,6 +33,11 @@ def read_file(path: str | bytes, limit: int = 1 << 20) -> bytes:
     return b"".join(chunks)
 
 
+def in_first_user_namespace() -> bool:
+    """The first one maps all 2^32 - 1 user IDs to themselves. See user_namespaces(7). runc: userns.RunningInUserNS."""
+    return read_file("/proc/self/uid_map").split() == [b"0", b"0", b"4294967295"]
+
+
 def write_file(path: str, data: bytes) -> None:
     """Write an existing file of /proc, /sys or a cgroup, by one write(2): the kernel takes each write as one request.
 

@@ -220,6 +220,23 @@ def test_a_current_directory_that_is_gone(pyruntime: str, tmp_path: Path) -> Non
         assert "getcwd(): ENOENT" in done.stderr and "the current directory was removed" in done.stderr
 
 
+@pytest.mark.needs("userns")
+@pytest.mark.parametrize(
+    ("wrapper", "env", "root"),
+    [
+        ([], {}, "/run/pyruntime"),
+        (["unshare", "--map-root-user"], {}, "/run/pyruntime"),
+        (["unshare", "--map-root-user"], {"XDG_RUNTIME_DIR": "/own"}, "/own/pyruntime"),
+        (["unshare", "--map-root-user"], {"XDG_RUNTIME_DIR": "/own", "USER": "root"}, "/run/pyruntime"),
+    ],
+)
+def test_where_the_state_is(wrapper: list[str], env: dict[str, str], root: str) -> None:
+    """As runc has it: root of a user namespace alone can't write to /run as a rule."""
+    show = f"import sys; sys.path.insert(0, {LIBRARY!r})\nfrom pyruntime.__main__ import _default_root as f; print(f())"
+    done = call(*wrapper, sys.executable, FLAGS, "-c", show, env={"PATH": os.environ["PATH"], **env})
+    assert done.stdout == f"{root}\n", done.stderr
+
+
 def test_a_plan_is_of_an_id_that_run_would_take(pyruntime: str) -> None:
     done = call(pyruntime, "plan", "--id", "a/b", "x")
     assert (done.returncode, done.stdout) == (1, "")

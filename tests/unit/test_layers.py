@@ -73,7 +73,7 @@ MAY_IMPORT = {
         "net",  # `network`, which needs no container; and the completion of networks' names
     ),
     "__init__": ("errors", "version", "container", "creation", "execution"),
-    "__main__": ("errors", "report", "version", "cli"),
+    "__main__": ("errors", "report", "version", "linux.proc", "cli"),
 }
 NEVER = {("launch.child", "launch.parent")}
 
