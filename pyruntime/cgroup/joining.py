@@ -53,7 +53,8 @@ def below(given: Sequence[str]) -> str:
     names: list[str] = []
     for name in given[0].split("/"):
         if name == ".." and not names:
-            raise UsageError(f"bad sub cgroup path: {given[0]}", where=_OPTION, hint="it leaves the container's cgroup")
+            message = f"{given[0]} is not a sub cgroup path"  # as runc says it
+            raise UsageError(message, where=_OPTION, hint="it leaves the container's cgroup")
         if name == "..":
             names.pop()
         elif name not in ("", "."):

@@ -10,7 +10,7 @@ Read beside runc:libcontainer/standard_init_linux.go.
 from __future__ import annotations
 
 from pyruntime.launch import exeseal
-from pyruntime.launch.credentials import Process
+from pyruntime.launch.credentials import Process, spare_for_hop
 from pyruntime.launch.inside import go_inside, hop
 from pyruntime.launch.perform import perform
 from pyruntime.launch.rootfs import Rootfs
@@ -85,11 +85,15 @@ def _become(launch: Launch, channel: Channel) -> None:
     if hooks and hooks.prepare(launch, channel, label):
         waits, report_fd = False, hooks.answer_fd  # it is Python that waits
     prelude = label.prelude(report_fd, waits=waits) if label else b""
+    spare = 0
+    if not hooks or not hooks.are_starting:  # which are others' programs
+        spare, prelude = spare_for_hop(launch.plan, launch.last_cap, prelude)
     listen_fd, report_fd = (launch.listen_fd, -1) if waits else (-1, report_fd)
     hop_fd = exeseal.sealed(listen_fd, report_fd, prelude, launch.hop_filter)
     channel.send(READY)
     channel.expect(GO)
     process = Process(launch.last_cap, rootless=launch.rootless, filter=launch.filter)
+    process.spare = spare
     perform(launch.plan.phase(PROCESS), process)
     if hooks and hooks.are_starting:
         if process.last_act:  # now: the hooks are the image's programs

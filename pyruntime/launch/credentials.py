@@ -12,6 +12,7 @@ import posix
 
 from pyruntime import report
 from pyruntime.errors import ConfigError, Error, KernelError
+from pyruntime.launch import exeseal
 from pyruntime.launch.paths import Root, is_null
 from pyruntime.launch.perform import performs
 from pyruntime.linux import caps, syscalls
@@ -26,6 +27,7 @@ from pyruntime.plan.process import (
     SetPersonality,
     SetUmask,
 )
+from pyruntime.plan.step import PROCESS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
 
     from pyruntime.launch.sync import Channel
     from pyruntime.plan.join import JoinContainersKeyring
+    from pyruntime.plan.step import Plan
 
+_OVERRIDES = caps.mask(("CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"))  # of the modes of files
 _PASSWD_MAX = 1 << 20  # bytes of /etc/passwd that are looked at for a home directory
 
 
@@ -53,6 +57,7 @@ class Process:
         "last_cap",
         "program",
         "rootless",
+        "spare",
         "where",
     )
 
@@ -67,6 +72,7 @@ class Process:
         self.rootless = rootless
         self.filter = filter  # for seccomp(2)
         self.keep = 0  # capabilities that last_act needs, and gives up
+        self.spare = 0  # those that the hop needs, and gives up: see spare_for_hop
         self.last_act: Callable[[Channel], None] | None = None  # what is left to be done right before the hop
 
 
@@ -148,21 +154,49 @@ def set_capabilities(step: SetCapabilities, process: Process) -> None:
     runc:libcontainer/capabilities/capabilities.go:/^func .*ApplyCaps/
     """
     _, held, _ = syscalls.capget()
-    known = (1 << process.last_cap + 1) - 1
-    lacking = (step.effective | step.permitted) & known & ~held
+    lacking = (step.effective | step.permitted) & _known(process.last_cap) & ~held
     if lacking:
         names = ", ".join(name for name, number in caps.CAPABILITIES.items() if lacking >> number & 1)
         report.warn(f"{step.where.rpartition('/')[0]}: not among the runtime's own capabilities, left out: {names}")
-    permitted = step.permitted & held
-    inheritable = step.inheritable & known
-    process.capabilities = (step.effective & permitted, permitted, inheritable & (held | permitted))
+    effective, permitted, inheritable, ambient = _sets(step, held, process.last_cap)
+    process.capabilities = (effective, permitted, inheritable | process.spare)
     keep = process.keep & held
-    syscalls.capset(process.capabilities[0] | keep, permitted | keep, process.capabilities[2])
+    syscalls.capset(effective | keep, permitted | keep, inheritable | process.spare)
     syscalls.prctl(c.PR_CAP_AMBIENT, c.PR_CAP_AMBIENT_CLEAR_ALL)
-    raisable = step.ambient & permitted & inheritable  # the kernel takes no others
     for number in range(process.last_cap + 1):
-        if raisable >> number & 1:
+        if (ambient | process.spare) >> number & 1:
             syscalls.prctl(c.PR_CAP_AMBIENT, c.PR_CAP_AMBIENT_RAISE, number)
+
+
+def spare_for_hop(plan: Plan, last_cap: int, then: bytes) -> tuple[int, bytes]:
+    """The capabilities that only the hop is to hold across its own execve, and its prelude, `then` included.
+
+    To execute a program in spite of its mode a user may need CAP_DAC_OVERRIDE in effect. Who is not root would lose by
+    becoming the hop what is not ambient. So it is made ambient for the hop, which undoes that before its own execve.
+    """
+    uid, bounding = 0, -1
+    for step in plan.phase(PROCESS):
+        if isinstance(step, BecomeUser):
+            uid = step.uid
+        elif isinstance(step, LimitBounding):
+            bounding = step.mask
+        elif isinstance(step, SetCapabilities) and uid and step.effective & _OVERRIDES & ~step.ambient & bounding:
+            effective, _, inheritable, ambient = _sets(step, syscalls.capget()[1], last_cap)
+            spare = effective & _OVERRIDES & ~ambient & bounding
+            if spare:
+                return spare, exeseal.lowering(ambient | spare, inheritable, spare, then)
+    return 0, then
+
+
+def _sets(step: SetCapabilities, held: int, last_cap: int) -> tuple[int, int, int, int]:
+    """The sets effective, permitted, inheritable and ambient that can be had by one who holds `held`."""
+    permitted = step.permitted & held
+    inheritable = step.inheritable & _known(last_cap) & held
+    return step.effective & permitted, permitted, inheritable, step.ambient & permitted & inheritable
+
+
+def _known(last_cap: int) -> int:
+    return (1 << last_cap + 1) - 1
 
 
 @performs(Execute)

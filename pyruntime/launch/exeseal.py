@@ -49,6 +49,24 @@ CODE: dict[str, tuple[int, bytes]] = {
     )),
 }  # fmt: skip
 
+# What may come first, hop/override/ARCHITECTURE.S: its code up to two structs of capset(2), and what follows them.
+OVERRIDE: dict[str, tuple[bytes, bytes]] = {
+    "x86_64": (
+        bytes.fromhex(
+            "488d3d33000000488d3534000000b87e0000000f0585c07519488d3d1a000000488d3533000000b87e0000000f0585c074406a01"
+            "5f6a3c580f052205082000000000"
+        ),
+        bytes.fromhex("b878004000ffe0"),
+    ),
+    "aarch64": (
+        bytes.fromhex(
+            "a0010010c1010010680b80d2010000d4c00000b500010010e1010010680b80d2010000d4400200b4200080d2a80b80d2010000d4"
+            "2205082000000000"
+        ),
+        bytes.fromhex("090f80d20908a0f220011fd6"),
+    ),
+}
+
 NO_FILTER = (0, b"")
 # Whether a child of the hop goes on, in the PID namespace that was joined, and takes stdin for its terminal.
 STAY, ENTER, ENTER_WITH_TERMINAL = 0, 1, -1
@@ -92,6 +110,24 @@ def image(
     header = pack("<16sHHIQQQIHHHHHH", identity, 2, number, 1, entry, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     segment = pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x1000)  # PT_LOAD, read and execute
     return header + segment + body
+
+
+def lowering(held: int, inheritable: int, spare: int, then: bytes = b"", machine: str = posix.uname().machine) -> bytes:
+    """A prelude for a hop that holds ambient capabilities of which the program shall not get those that are `spare`.
+
+    held: all the capabilities that it holds; they stay until its execve. inheritable: that set as the program is to
+    have it. then: another prelude. Raises UnsupportedError as `image`.
+    """
+    if machine not in OVERRIDE:
+        raise UnsupportedError(
+            f"no last hop for the architecture {machine}", hint=f"written for: {', '.join(OVERRIDE)}"
+        )
+    code, ending = OVERRIDE[machine]
+    # What is not inheritable can't be ambient; and what was so once, may be inheritable again.
+    data = b""
+    for sets in ((held, held, inheritable & ~spare), (held, held, inheritable)):
+        data += pack("<6I", *(mask & 0xFFFFFFFF for mask in sets), *(mask >> 32 for mask in sets))
+    return code + data + (then or ending)
 
 
 def sealed(

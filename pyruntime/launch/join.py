@@ -32,7 +32,7 @@ Read beside runc:libcontainer/setns_init_linux.go and runc:libcontainer/nsexec/n
 from __future__ import annotations
 
 from pyruntime.launch import exeseal
-from pyruntime.launch.credentials import Process, become_root, join_session_keyring
+from pyruntime.launch.credentials import Process, become_root, join_session_keyring, spare_for_hop
 from pyruntime.launch.inside import go_inside, hop
 from pyruntime.launch.perform import perform, performs
 from pyruntime.linux import constants as c
@@ -99,9 +99,12 @@ def enter_container(entry: Entry, channel: Channel) -> NoReturn:
 def _enter(entry: Entry, channel: Channel) -> None:
     newcomer = Newcomer(entry.init_fd, entry.console_fd, channel)
     perform(entry.plan.phase(ROOTFS), newcomer)
-    hop_fd = entry.hop_fd if newcomer.label is None else sealed_hop(entry, channel, newcomer.label)
+    prelude = newcomer.label.prelude(channel.fd, waits=False) if newcomer.label else b""
+    spare, prelude = spare_for_hop(entry.plan, entry.last_cap, prelude)
+    hop_fd = sealed_hop(entry, channel, prelude) if prelude else entry.hop_fd
     perform(entry.plan.phase(NAMESPACES), newcomer)
     process = Process(entry.last_cap, rootless=entry.rootless, filter=entry.filter)
+    process.spare = spare
     perform(entry.plan.phase(PROCESS), process)
     syscalls.close_range(3 + entry.preserve_fds, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
     if newcomer.label:
@@ -109,9 +112,8 @@ def _enter(entry: Entry, channel: Channel) -> None:
     hop(process, channel, hop_fd, channel.fd)
 
 
-def sealed_hop(entry: Entry, channel: Channel, label: Label | None = None) -> int:
+def sealed_hop(entry: Entry, channel: Channel, prelude: bytes = b"") -> int:
     """The hop that is to enter; made by the parent, in whom it costs less, where that knows all that it is told of."""
-    prelude = label.prelude(channel.fd, waits=False) if label else b""
     has_terminal = any(isinstance(step, OpenTerminalInside) for step in entry.plan)
     enter = exeseal.ENTER_WITH_TERMINAL if has_terminal else exeseal.ENTER
     return exeseal.sealed(-1, channel.fd, prelude, entry.hop_filter, enter)

@@ -302,6 +302,37 @@ class TestCapabilities:
         assert (result.status, result.stdout) == (0, "fine\n")
         assert "CAP_NO_SUCH_THING" in result.stderr
 
+    @pytest.fixture
+    def private(self, container: Container) -> Container:
+        """User 7 with a program in a directory of mode 0700, both root's, which shows its sets."""
+        container.add_file("private/busybox", (container.rootfs / "bin/busybox").read_bytes(), 0o700)
+        (container.rootfs / "private").chmod(0o700)
+        container.process["args"] = ["/private/busybox", "grep", "^Cap", "/proc/self/status"]
+        container.process["user"] = {"uid": 7, "gid": 7}
+        return container
+
+    def test_a_program_that_only_a_capability_lets_execute(self, private: Container) -> None:
+        """The kernel asks for it at the execve of the program, which takes it away: capabilities(7)."""
+        assert private.run().status != 0
+        private.grant("CAP_DAC_OVERRIDE")
+        for verb in ("run", "create"):
+            result = private.run() if verb == "run" else private.create()
+            assert result.status == 0
+            if verb == "create":
+                private.delete("--force")
+            else:
+                sets = {line.split()[0]: int(line.split()[1], 16) for line in result.stdout.splitlines()}
+                assert sets == dict.fromkeys(sets, 0) | {"CapBnd:": DEFAULT_CAPABILITIES | 1 << 1}
+
+    def test_an_exec_of_it(self, private: Container) -> None:
+        args, private.process["args"] = private.process["args"], ["sleep", "1000"]
+        private.grant("CAP_DAC_OVERRIDE")
+        private.run_sleeping()
+        result = private.exec(*args)
+        assert result.status == 0
+        assert "CapEff:\t0000000000000000" in result.stdout
+        assert "CapAmb:\t0000000000000000" in result.stdout
+
     def test_a_plain_user_keeps_the_bounding_set_only(self, container: Container) -> None:
         container.process["user"] = {"uid": 1000, "gid": 1000}
         sets = self.sets(container)
