@@ -6,13 +6,18 @@ in for that.
 
 from __future__ import annotations
 
-import re
+import shlex
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
-from scripts.lib.steps import CHECKOUT, cache_path, clean_environment, die, digest, must, need_packages, say
+from scripts.lib import observed, tap
+from scripts.lib.debian_source import VM_RELEASE, source_archive
+from scripts.lib.steps import CHECKOUT, cache_path, clean_environment, digest, must, need_packages, say
 
+RUNTIMES = ("runc", "crun")  # beside ours
+VM_PACKAGES = ()
 PACKAGE = "golang-github-opencontainers-runtime-tools"
 IMPORT_PATH = "github.com/opencontainers/runtime-tools"
 TAP = CHECKOUT / "scripts/lib/tap.go"
@@ -23,7 +28,11 @@ GO_PACKAGES = (
     "golang-github-google-uuid-dev",
     "golang-github-blang-semver-dev",
 )
-OTHER_SUITE = "trixie"  # scripts/vm-image installs from it too
+LONGEST = 60  # seconds that no test takes
+
+# Some tests have the runtime mount into the namespace that they run in, which must not outlive them. As systemd leaves
+# it, mounts are shared there.
+OWN_MOUNTS = ("unshare", "--mount", "sh", "-c", 'mount --make-rshared / && exec "$0"')
 
 
 def suite() -> Path:
@@ -34,7 +43,7 @@ def suite() -> Path:
         for old in cache_path().glob("runtime-tools-*"):
             shutil.rmtree(old)
         (folder / "suite").mkdir(parents=True)
-        archive = source_archive(folder / "source")
+        archive = source_archive(PACKAGE, folder / "source", ("", VM_RELEASE))
         say(f"building {archive.name} (once)")
         build(archive, folder)
         (folder / "version").write_text(archive.name.removeprefix(f"{PACKAGE}_").partition(".orig")[0])
@@ -44,54 +53,6 @@ def suite() -> Path:
 def tests(folder: Path) -> list[str]:
     """The names of the tests in the folder of built programs."""
     return sorted(path.name for path in folder.iterdir() if not path.suffix and path.name != "runtimetest")
-
-
-def source_archive(folder: Path) -> Path:
-    """Upstream's source as Debian has it, downloaded: of this machine's release, or else of the VM's.
-
-    apt checks each file against the signed index. That Debian's own packaging comes along is not needed.
-    """
-    for release in ("", OTHER_SUITE):
-        shutil.rmtree(folder, ignore_errors=True)
-        options = apt_options(folder, release)
-        say(f"looking for the source of {PACKAGE} in Debian {release or 'of this machine'}")
-        for command in (["--quiet", "update"], ["--download-only", "source", PACKAGE]):
-            apt = ["apt-get", *options, *command]
-            subprocess.run(apt, env=clean_environment(), cwd=folder, capture_output=True, check=False)
-        found = sorted(folder.glob("*.orig.tar.*"))
-        if found:
-            return found[-1]
-    return die(f"apt-get source {PACKAGE} gave nothing, neither for this machine's release nor for {OTHER_SUITE}")
-
-
-def apt_options(folder: Path, release: str) -> list[str]:
-    """Options that give apt this machine's archives for source packages, and lists beside the system's."""
-    sources, lists = folder / "sources", folder / "lists"
-    sources.mkdir(parents=True)
-    (lists / "partial").mkdir(parents=True)
-    for path in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")):
-        if path.suffix in (".list", ".sources") and path.exists():
-            (sources / path.name).write_text(source_entries(path.read_text(), release))
-    settings = {
-        "Dir::Etc::sourcelist": "/dev/null",
-        "Dir::Etc::sourceparts": sources,
-        "Dir::State::lists": lists,
-        "Dir::Cache::srcpkgcache": "",
-        "Dir::Cache::pkgcache": "",
-        "APT::Sandbox::User": "root",  # the cache is not the archive user's to read
-    }
-    return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-
-
-def source_entries(text: str, release: str) -> str:
-    """sources.list(5), in either form, with source packages in place of binary ones, perhaps of another release."""
-    text = re.sub(r"(?m)^deb ", "deb-src ", text)
-    text = re.sub(r"(?m)^Types:.*$", "Types: deb-src", text)
-    if release:
-        text = re.sub(r"(?m)^(deb-src (?:\[[^]]*\] )?\S+) \S+", rf"\1 {release}", text)
-        first, *_updates = re.split(r"\n\s*\n", text)  # the other stanzas name suites that the release may not have
-        text = re.sub(r"(?m)^Suites:.*$", f"Suites: {release}", first) + "\n" if "Suites:" in text else text
-    return text
 
 
 def build(archive: Path, folder: Path) -> None:
@@ -116,3 +77,23 @@ def build(archive: Path, folder: Path) -> None:
     for root_archive in source.glob("rootfs-*.tar.gz"):
         shutil.copy(root_archive, folder / "suite")
     shutil.rmtree(folder / "gocache", ignore_errors=True)
+
+
+def shares_a_cgroup(test: str) -> bool:
+    """Whether a test uses a cgroup that it uses with every runtime."""
+    return "cgroup" in test or "resources" in test
+
+
+def run(folder: Path, test: str, runtime: str, _pattern: str = "") -> dict[str, tap.Verdict]:
+    """Run one test program with a state folder, a TMPDIR and a mount namespace of its own; remove what it leaves."""
+    scratch = Path(tempfile.mkdtemp(prefix="pyruntime-test-"))
+    scratch.chmod(0o755)  # users of the container pass through it
+    command = scratch / "runtime"
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(runtime)} --root {scratch}/state "$@"\n')
+    command.chmod(0o755)
+    environment = clean_environment({"RUNTIME": str(command), "TMPDIR": str(scratch)})
+    said, status = observed.run([*OWN_MOUNTS, folder / test], folder, environment, scratch / "output", LONGEST)
+    for state in (scratch / "state").glob("*"):
+        subprocess.run([command, "delete", "--force", state.name], capture_output=True, check=False)
+    subprocess.run(["rm", "-rf", "--one-file-system", scratch], check=False)
+    return {test: tap.judge(said, status)}
