@@ -58,10 +58,8 @@ COLD = {
             "setdomainname "
         ),
         "pyruntime.plan.devices": "rule_text",
-        "pyruntime.plan.join": "build _root_steps _affinity_steps _list _inside",
         "pyruntime.plan.mounts": "_ranges flag_names _attributes _recursive_names _mappings _device_step",
         "pyruntime.plan.namespaces": "_mappings _ranges",
-        "pyruntime.plan.numbers": "members",
         "pyruntime.plan.process": "_names",
         "pyruntime.plan.resources": "io_weight _escape",
         "pyruntime.plan.seccomp": "rules default_action architectures hides_new_calls _action _alternatives",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pyruntime.plan.join import OpenTerminalInside
-from pyruntime.plan.process import OpenTerminal
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyruntime.plan.step import Plan
+
+
+_TERMINALS = ("OpenTerminal", "OpenTerminalInside")
 
 
 def import_performers(plan: Plan) -> None:
@@ -17,7 +17,8 @@ def import_performers(plan: Plan) -> None:
     """
     kinds = {type(step) for step in plan}
     modules = {kind.__module__.rpartition(".")[2] for kind in kinds}
-    if not kinds.isdisjoint((OpenTerminal, OpenTerminalInside)):
+    # By their names: to load the steps of `exec` would cost each start as much as this function saves.
+    if not {kind.__name__ for kind in kinds}.isdisjoint(_TERMINALS):
         from pyruntime.launch import console  # noqa: F401
     if "roottree" in modules:
         from pyruntime.launch import roottree  # noqa: F401
