@@ -37,7 +37,7 @@ COLD = {
         "pyruntime.launch.exeseal": "seal_interpreter _read_only",
         "pyruntime.launch.handle": "fate",
         "pyruntime.launch.inside": "_pass_on",
-        "pyruntime.launch.limits": ("_write _write_unless _write_first _check_memory_usage _own_cgroup "),
+        "pyruntime.launch.limits": "_write _write_unless _write_first _check_memory_usage _own_cgroup",
         "pyruntime.launch.namespaces": (
             "write_maps _open_namespace _run_stage _stage _open_offsets _join_what_can_be _join _at "
             "_become_mapped_root _run_map_helper "
@@ -51,7 +51,7 @@ COLD = {
         "pyruntime.linux.call": "memory_at _text _show",
         "pyruntime.linux.constants": "value_name flag_names",
         "pyruntime.linux.files": "rewrite",
-        "pyruntime.linux.proc": "process_state in_first_user_namespace",
+        "pyruntime.linux.proc": "in_first_user_namespace process_state",
         "pyruntime.linux.syscalls": (
             "open_tree move_mount fsopen fsconfig fsconfig_set fsconfig_create fsmount mount_setattr setns pidfd_open "
             "pidfd_send_signal pidfd_getfd personality sched_setattr sched_setaffinity ioprio_set set_mempolicy execve "
