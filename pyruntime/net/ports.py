@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 PROTOCOLS = {"tcp": 6, "udp": 17}  # IPPROTO_TCP, IPPROTO_UDP
 _ANY = {4: bytes(4), 16: bytes(16)}  # 0.0.0.0, ::
 _LOOPBACK6 = bytes(15) + b"\1"  # ::1
-_LISTENS = {"tcp": b"0A", "udp": b"07"}  # TCP_LISTEN; of UDP: not connected. net/tcp_states.h
 _TABLE_MAX = 64 << 20  # bytes of /proc/net/tcp: 400,000 sockets
 _NAME_MAX = 64  # bytes of a process's name
 
@@ -192,7 +191,10 @@ def _open_files(pid: str) -> Iterator[str]:
 
 
 def _inodes(port: Port, address: bytes) -> Iterator[str]:
-    """The sockets that keep others from the port, as a link in /proc/PID/fd names them. See proc_net(5)."""
+    """The sockets that keep others from the port, as a link in /proc/PID/fd names them. See proc_net(5).
+
+    Whatever their state: a client's end of a connection has a port, too.
+    """
     for suffix in ("", "6"):
         try:
             table = proc.read_file(f"/proc/net/{port['protocol']}{suffix}", _TABLE_MAX)
@@ -204,7 +206,7 @@ def _inodes(port: Port, address: bytes) -> Iterator[str]:
             at = _from_words(local)
             # A socket of :: takes IPv4 as well, unless it is told not to.
             same = _overlap(address, at) or (len(at) == 16 and not any(at))
-            if int(number, 16) == port["hostPort"] and fields[3] == _LISTENS[port["protocol"]] and same:
+            if int(number, 16) == port["hostPort"] and same and fields[9] != b"0":  # 0: nobody's any more
                 yield f"socket:[{fields[9].decode()}]"
 
 

@@ -77,9 +77,10 @@ def _taken(endpoint: Endpoint, nftables: Nftables) -> StateError:
                 return StateError(
                     f"the port {ports.text_of(port)} is taken: {ports.target_of(there)} has it, by the nftables map "
                     f"{element[0]} of the table {TABLE}",
+                    where="--publish",
                     hint="a container of another --root, or one that was removed by hand: nft delete element",
                 )
-    return StateError("another container has just taken a port, and given it back: try again")
+    return StateError("another container has just taken a port, and given it back: try again", where="--publish")
 
 
 def _leaves(flow: Flow) -> bool:

@@ -567,6 +567,10 @@ class TestTaken:
         with host.listen("::", 8080):
             assert f"(process {os.getpid()})" in refused(f"{HOST}-8080")
 
+    def test_by_an_end_of_a_connection(self, host: Machine, outside: Machine, refused: Callable[..., str]) -> None:
+        with outside.listen(OUTSIDE, 80), host.connect(OUTSIDE, 80) as client:
+            assert f"(process {os.getpid()})" in refused(str(client.getsockname()[1]))
+
     def test_not_by_closed_connections(self, host: Machine, outside: Machine) -> None:
         with host.listen(HOST, 8080) as listener, outside.connect(HOST, 8080):
             listener.accept()[0].close()
