@@ -23,7 +23,8 @@ REASONS = {
     "exec: runc --debug exec": WITHIN,
     "exec: runc --debug --log exec": WITHIN,
     "exec: runc exec --cgroup subcgroup [v2]": (
-        "It wants `adding pid N to .../cgroup.procs` of an error. We add none: the process is cloned into its cgroup."
+        "It wants `adding pid N to .../cgroup.procs` of an error. We add none: the process is cloned "
+        "into its cgroup. All else in it passes."
     ),
     "help: runc -h": NAME,
     "help: runc command -h": NAME,

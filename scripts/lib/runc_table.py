@@ -56,7 +56,7 @@ def page(places: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "\n## Files that wait for what is not served yet\n\n"
     yield from totals(places, [test for test in tests if file_of(test) in WAITING])
     yield "\nThey are about " + ", ".join(f"{what} ({name})" for name, what in sorted(WAITING.items()))
-    yield ". Tests of systemd, in any file, are skipped by the suite itself.\n"
+    yield ".\nTests of systemd, in any file, are skipped by the suite itself; so is all that needs criu in the VM.\n"
     yield "\n## What runc passes and we do not\n\n| Test | Where | Why |\n| --- | --- | --- |\n"
     yield from differences(places, tests)
     yield "\n## What we pass and runc does not\n\n"
