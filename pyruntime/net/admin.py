@@ -106,7 +106,7 @@ def _remove(networks: Networks, host: Netlink, network: Network) -> None:
     leases = LeaseFile(networks, name)
     for former in leases.take_stale():
         host.remove(former["interface"])
-        publishing.withdraw(former)
+        publishing.withdraw(former).close()
     if leases.endpoints:
         ids = ", ".join(lease["id"] for lease in leases.endpoints[:3])
         more = f" and {len(leases.endpoints) - 3} more" if leases.endpoints[3:] else ""

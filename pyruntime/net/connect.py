@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pyruntime.linux.netlink import Link
+    from pyruntime.linux.nftables import Nftables
     from pyruntime.net.types import Attachment, Endpoint, Network
 
 
@@ -67,11 +68,13 @@ def disconnect(root_path: str, id: str, attachment: Attachment) -> None:
     try:
         lock_fd = networks.lock()
         try:
-            cables = _give_back(networks, host, id, attachment["name"])
+            cables, tables = _give_back(networks, host, id, attachment["name"])
         finally:
             posix.close(lock_fd)
         for cable in cables:
             host.remove(cable)
+        for table in tables:  # by now the kernel has waited for what both take
+            table.close()
     finally:
         host.close()
 
@@ -80,8 +83,8 @@ def forget(_root_path: str, _id: str) -> None:
     """After a `disconnect` that failed: nothing. A lease whose container is not there is stale (leases.py)."""
 
 
-def _give_back(networks: Networks, host: Netlink, id: str, name: str) -> list[Link]:
-    """Take back all but the cables, and return those. The caller holds the lock.
+def _give_back(networks: Networks, host: Netlink, id: str, name: str) -> tuple[list[Link], list[Nftables]]:
+    """Take back all but the cables, and return those, and what is to be closed. The caller holds the lock.
 
     They are looked up as long as the lease is ours: once it is given back, a device of the same name may be another's.
     """
@@ -89,12 +92,11 @@ def _give_back(networks: Networks, host: Netlink, id: str, name: str) -> list[Li
     taken = leases.take(id)
     here = [lease for lease in taken if lease["bootId"] == boot_id()]
     cables = [link for lease in here if (link := host.find(lease["interface"])) is not None]
-    for lease in here:
-        _withdraw(lease)
+    tables = [_publishing().withdraw(lease) for lease in here if lease["ports"]]
     if taken:
         leases.save()
         names.tell_all(networks.root_path, leases.endpoints)
-    return cables
+    return cables, tables
 
 
 def _take_lease(networks: Networks, host: Netlink, id: str, attachment: Attachment) -> tuple[Network, Link, Endpoint]:
@@ -149,7 +151,7 @@ def _others(networks: Networks, name: str) -> Iterator[tuple[Network, list[Endpo
 def _withdraw(lease: Endpoint) -> None:
     """Take back the ports of a container from this boot."""
     if lease["ports"]:
-        _publishing().withdraw(lease)
+        _publishing().withdraw(lease).close()
 
 
 def _publishing() -> ModuleType:

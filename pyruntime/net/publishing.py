@@ -51,8 +51,12 @@ def publish(endpoint: Endpoint) -> None:
     _forget(endpoint, lambda flow: not _leaves(flow))
 
 
-def withdraw(endpoint: Endpoint) -> None:
-    """Take the ports of a container back, as far as they are there and are its own. Raises KernelError."""
+def withdraw(endpoint: Endpoint) -> Nftables:
+    """Take the ports of a container back, as far as they are there and are its own. Raises KernelError.
+
+    Returns what the caller has to close: the kernel then waits until nobody can see the elements any more, 10 ms or so
+    that better pass while there is something else to wait for.
+    """
     nftables = open_table()
     try:
         for left in reversed(range(_ROUNDS)):
@@ -63,10 +67,12 @@ def withdraw(endpoint: Endpoint) -> None:
             except KernelError as error:
                 if error.errno != ENOENT or not left:
                     raise
-    finally:
+        own = {octets(ip.partition("/")[0]) for ip in endpoint["ips"]}
+        _forget(endpoint, lambda flow: flow.reply.source in own)
+    except BaseException:
         nftables.close()
-    own = {octets(ip.partition("/")[0]) for ip in endpoint["ips"]}
-    _forget(endpoint, lambda flow: flow.reply.source in own)
+        raise
+    return nftables
 
 
 def _taken(endpoint: Endpoint, nftables: Nftables) -> StateError:

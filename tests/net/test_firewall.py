@@ -336,7 +336,7 @@ class TestFlows:
             client.send(b"?")
             assert client.recv(100).startswith(b"box0")
             with host.entered():
-                publishing.withdraw(former.endpoint)
+                publishing.withdraw(former.endpoint).close()
             boxes("5353/udp", inside=53)
             client.send(b"?")
             assert client.recv(100).startswith(b"box1")
@@ -349,7 +349,7 @@ class TestFlows:
             client.send(b"?")
             assert client.recv(100).startswith(b"box0")
             with host.entered():
-                publishing.withdraw(former.endpoint)
+                publishing.withdraw(former.endpoint).close()
             host.ip("link", "del", former.endpoint["interface"])
             boxes(inside=53, number=2)
             client.send(b"?")
@@ -362,7 +362,7 @@ class TestFlows:
             client.send(b"?")
             assert client.recv(100).startswith(b"box0")
             with host.entered():
-                publishing.withdraw(former.endpoint)
+                publishing.withdraw(former.endpoint).close()
             boxes("127.0.0.1-5353/udp", inside=53)
             client.send(b"?")
             assert client.recv(100).startswith(b"box1")
@@ -406,7 +406,7 @@ class TestOthersRules:
         box = boxes("8080", "127.0.0.1-53/udp")
         assert host.rules() != before
         with host.entered():
-            publishing.withdraw(box.endpoint)
+            publishing.withdraw(box.endpoint).close()
             firewall.remove(NETWORK)
         assert host.rules() == before
 
@@ -492,7 +492,7 @@ class TestRepair:
         monkeypatch.setattr(nft, "apply", None)
         box = boxes("8081")
         with host.entered():
-            publishing.withdraw(box.endpoint)
+            publishing.withdraw(box.endpoint).close()
 
 
 class TestForwarding:
@@ -589,7 +589,7 @@ class TestTaken:
         assert "the port 8081/udp is taken: 10.89.0.2:80 has it" in str(caught.value)
         assert published(host) == before
         with host.entered():
-            publishing.withdraw(second)
+            publishing.withdraw(second).close()
         assert published(host) == before
 
 
@@ -598,8 +598,8 @@ class TestWithdrawn:
         box = boxes("8080", "8080/udp", "127.0.0.1-8081", f"{HOST6}-8082")
         assert len(published(host)) == 6
         with host.entered():
-            publishing.withdraw(box.endpoint)
-            publishing.withdraw(box.endpoint)
+            publishing.withdraw(box.endpoint).close()
+            publishing.withdraw(box.endpoint).close()
         assert published(host) == []
         assert not outside.reaches(HOST, 8080, within=0.2)
 
@@ -609,14 +609,14 @@ class TestWithdrawn:
         assert len(published(host)) == 2 * 21504
         assert outside.ask(HOST, 65535 - (65535 - 1024) % 3).startswith("box0 ")
         with host.entered():
-            publishing.withdraw(box.endpoint)
+            publishing.withdraw(box.endpoint).close()
         assert published(host) == []
 
     def test_after_the_rules_were_flushed(self, boxes: Boxes, host: Machine) -> None:
         box = boxes("8080")
         host.run("nft", "flush", "ruleset")
         with host.entered():
-            publishing.withdraw(box.endpoint)
+            publishing.withdraw(box.endpoint).close()
             firewall.remove(NETWORK)
         assert host.rules() == ""
 
