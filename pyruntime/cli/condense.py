@@ -40,9 +40,10 @@ class Condensed:
     def __init__(self, sources: dict[str, ast.Module], cold: set[Definition], constants: ModuleType) -> None:
         self._trees = {name: _Strip().visit(tree) for name, tree in sources.items()}
         self._folded = {name: _Fold(tree, constants).fold(tree) for name, tree in self._trees.items()}
+        self._bound = {name: _bindings(tree) for name, tree in self._trees.items()}
         early: set[Definition] = set()  # used while modules are run, or under a name that means two things
         for module, tree in self._trees.items():
-            bound, read = _bindings(tree), _read(tree.body, running=True)
+            bound, read = self._bound[module], _read(tree.body, running=True)
             early |= {(module, name) for name in bound if name in read or bound[name] > 1}
             early |= {what for name, what in self._imports(module).items() if name in read or bound[name] > 1}
         self._late = cold & {function for name in sources for function in self._functions(name)} - early
@@ -58,7 +59,10 @@ class Condensed:
         imports = [*filter(_is_import, body), *ask.imports()]
         rest = [node for node in body if not _is_import(node)]
         late = {node for node in rest if self._may_wait(module, node)}
-        while early := {node for node in late if _defined(node) & _read(set(rest) - late)}:
+        early = late
+        while early:
+            read = _read(set(rest) - late)
+            early = {node for node in late if _defined(node) & read}
             late -= early
         now, later = ([node for node in rest if (node in late) == which] for which in (False, True))
         superfluous = (self._folded[module] | asked.keys()) - _read(rest)
@@ -103,7 +107,7 @@ class Condensed:
             bool(names)
             and (isinstance(node.value, ast.Constant) or all(name[0] == "_" for name in names))
             and not any((module, name) in self._wanted for name in names)
-            and all(_bindings(self._trees[module])[name] == 1 for name in names)
+            and all(self._bound[module][name] == 1 for name in names)
             and all(getattr(call, "id", getattr(call, "attr", "")) in _PURE for call in calls)
         )
 
