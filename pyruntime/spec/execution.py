@@ -65,12 +65,10 @@ class Wanted:
 
     def is_plain(self) -> bool:
         """Whether only the command is new, and sound: all else has been checked when the container was made."""
+        if not self.origins.keys() <= {"args", "terminal"}:
+            return False
         args = self.spec["process"]["args"]
-        return (
-            self.origins.keys() <= {"args", "terminal"}
-            and all(type(arg) is str and "\0" not in arg for arg in args)
-            and args[0] != ""
-        )
+        return all(type(arg) is str and "\0" not in arg for arg in args) and args[0] != ""
 
     def check(self) -> list[str]:
         """The warnings to be told. Raises ConfigError or UnsupportedError, with its place, for the first problem."""
