@@ -165,7 +165,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "busybox": busybox,
     "runc": functools.partial(attempt, "runc", "--version"),
     "crun": functools.partial(attempt, "crun", "--version"),
-    "containerd": functools.partial(attempt, "containerd", "--version"),
+    **{name: functools.partial(attempt, name, "--version") for name in ("containerd", "podman", "docker")},
     "veth": functools.partial(attempt, "unshare", "--net", "ip", "link", "add", "type", "veth"),
     "cni": cni,
     "bridge": functools.partial(attempt, "unshare", "--net", "ip", "link", "add", "type", "bridge"),

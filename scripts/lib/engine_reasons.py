@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-REASONS: dict[str, str] = {}
+REASONS: dict[str, str] = {
+    "Limits: update": "`update` is not served yet.",
+}

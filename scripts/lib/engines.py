@@ -6,19 +6,21 @@ With runc in the runtime's place first: a test that runc fails is wrong, or says
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from scripts.lib import vm
 from scripts.lib.engine_reasons import REASONS
 from scripts.lib.steps import CHECKOUT, cache_path, die, say
 
-PACKAGES = {"containerd": ["containerd"]}  # for each engine; the VM has runc and crun anyway
+# What each engine takes besides the test VM's own packages, runc and crun among them.
+PACKAGES = {"containerd": ["containerd"], "podman": ["podman"], "docker": ["docker.io", "docker-cli"]}
 RUNTIMES = ("runc", "pyruntime", "crun")
 PAGE = CHECKOUT / "docs/engines.md"
 JUNIT, VERSIONS = "junit.xml", "versions"  # what comes back from a VM
@@ -34,12 +36,10 @@ def main(engine: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--runtime", action="append", default=[], metavar="NAME", choices=RUNTIMES, help="only this")
     parser.add_argument("--write", action="store_true", help="write the results into docs/engines.md")
     options, pytest = parser.parse_known_args(arguments)
-    if options.write and pytest:
-        die("--write needs all tests")
     with vm.scratch_folder() as name:
         results = {runtime: run(engine, runtime, pytest, Path(name)) for runtime in options.runtime or RUNTIMES}
         if options.write:
-            write(engine, results)
+            write(engine, results, complete=not pytest)
         verdicts = {runtime: read_junit(path / JUNIT) for runtime, path in results.items()}
     for runtime, row in verdicts.items():
         print(f"{runtime}: {count(row, 'pass')} pass, {count(row, 'fail')} fail")
@@ -93,14 +93,20 @@ def count(verdicts: Verdicts, wanted: str) -> int:
     return sum(outcome == wanted for outcome, _why in verdicts.values())
 
 
-def write(engine: str, results: dict[str, Path]) -> None:
-    """Keep the results, and put the table of all that are kept between the engine's two marks in docs/engines.md."""
-    kept = cache_path() / "engines" / engine
+def write(engine: str, results: dict[str, Path], *, complete: bool) -> None:
+    """Keep the results, and put the table of all that are kept between the engine's two marks in docs/engines.md.
+
+    Those of some tests, if not `complete`, take the place of what is kept of the same.
+    """
+    kept = cache_path() / f"engines-{engine}.json"
+    known: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     for runtime, path in results.items():
-        shutil.copytree(path, kept / runtime, dirs_exist_ok=True)
-    paths = {runtime: kept / runtime for runtime in RUNTIMES if (kept / runtime / JUNIT).exists()}
-    versions = dict.fromkeys(line for path in paths.values() for line in (path / VERSIONS).read_text().splitlines())
-    text = table(list(versions), {runtime: read_junit(path / JUNIT) for runtime, path in paths.items()})
+        before = {} if complete or runtime not in known else known[runtime]["tests"]
+        said = (path / VERSIONS).read_text().splitlines()
+        known[runtime] = {"versions": said, "tests": before | read_junit(path / JUNIT)}
+    kept.write_text(json.dumps(known))
+    versions = dict.fromkeys(version for entry in known.values() for version in entry["versions"])
+    text = table(list(versions), {runtime: known[runtime]["tests"] for runtime in RUNTIMES if runtime in known})
     pattern = re.compile(f"(<!-- {engine}: .*? -->\n).*?(<!-- {engine} ends -->)", re.DOTALL)
     page, places = pattern.subn(lambda match: match[1] + text + match[2], PAGE.read_text())
     if places != 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,8 +10,11 @@ import pytest
 from tests.support.bundle import Bundle
 from tests.support.containerd import IMAGE, Containerd, until
 from tests.support.fixtures import *  # noqa: F403
+from tests.support.folder import short_folder
 from tests.support.oci_archive import write_archive
 from tests.support.runtime import Result
+
+pytest.register_assert_rewrite("tests.engines.cases")  # which is no test_*.py
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +33,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def daemon(runtime: str, archive: Path) -> Iterator[Containerd]:
     """One containerd for all tests."""
-    with tempfile.TemporaryDirectory(prefix="ctrd-") as name:  # short: it holds sockets
-        folder = Path(name)
-        folder.chmod(0o711)  # containers with a mapped root pass through
+    with short_folder() as folder:
         containerd = Containerd(folder, folder.name, runtime)
         try:
             containerd.start()

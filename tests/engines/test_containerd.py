@@ -101,12 +101,13 @@ class TestTerminal:
     def test_typing_and_control_c(self, ctr: Containerd, marker: str) -> None:
         with Terminal.open() as screen:
             arguments = ctr.run_arguments("--rm", "--tty")
-            script = "trap 'echo interrupted; exit 6' INT; read line; echo got $line; echo ready; sleep 1000"
+            wait = "while :; do usleep 10000; done"
+            script = f"trap 'echo interrupted; exit 6' INT; echo type; read line; echo got $line; {wait}"
             process = ctr.spawn(*arguments, IMAGE, marker, "sh", "-c", script, **on_terminal(screen))
             screen.close_slave()
+            screen.read_until("type")
             screen.type("words\n")
             screen.read_until("got words")
-            screen.read_until("ready")
             screen.type("\x03")
             screen.read_until("interrupted")
             screen.read_all()
@@ -114,16 +115,20 @@ class TestTerminal:
 
     def test_a_new_size(self, ctr: Containerd, marker: str) -> None:
         with Terminal.open() as screen:
-            script = "trap 'stty size; exit' WINCH; echo ready; while :; do usleep 10000; done"
+            check = 'test "$(stty size)" = "40 50" && echo resized && exit'
+            script = f"trap '{check}' WINCH; echo ready; while :; do usleep 10000; done"
             arguments = ctr.run_arguments("--rm", "--tty")
             screen.resize(24, 80)
             process = ctr.spawn(*arguments, IMAGE, marker, "sh", "-c", script, **on_terminal(screen))
             screen.read_until("ready")
             screen.resize(40, 50)
-            os.kill(process.pid, signal.SIGWINCH)
-            screen.close_slave()
-            screen.read_all()
-            assert "40 50" in screen.seen
+
+            def ended() -> bool:
+                process.send_signal(signal.SIGWINCH)  # `ctr` ignores it until it is ready for it
+                return process.poll() is not None
+
+            until(ended, "the new size does not arrive")
+            assert "resized" in screen.read_until("resized")
             assert finish(process) == 0
 
 
@@ -496,7 +501,7 @@ class TestTrouble:
         assert ctr("tasks", "kill", "--signal", "KILL", one).status == 0
         ctr.wait_for(one, "STOPPED")
 
-    def test_deleted_behind_containerds_back(self, ctr: Containerd, start: Start, driver: object) -> None:
+    def test_deleted_behind_containerds_back(self, ctr: Containerd, start: Start) -> None:
         one = start()
         root = str(ctr.state_root / ctr.namespace)
         subprocess.run([ctr.runtime, "--root", root, "delete", "--force", one], check=True)
