@@ -284,6 +284,13 @@ class TestPlaces:
             from_object(config(), given, "p.json").check()
         assert caught.value.where == place
 
+    def test_a_command_alone_needs_no_more_checks(self) -> None:
+        assert from_options(config(), ["ls", "\udcff"], tty=True).is_plain()
+        for args, options in ((["ls"], {"cwd": "/"}), ([""], {}), (["ls", "\0"], {}), (["ls", 1], {})):
+            assert not from_options(config(), args, **options).is_plain()  # type: ignore[arg-type]
+        for given in ({}, {"args": ["ls"], "cwd": "/"}):
+            assert not from_object(config(), given, "p").is_plain()
+
     def test_what_comes_from_config_json_is_told_by_its_place_there(self) -> None:
         wanted = from_object(config(), {"args": ["ls"], "cwd": "/"}, "p.json")
         assert wanted.place("config.json#/process/rlimits/0") == "config.json#/process/rlimits/0"
