@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+_CRUN = "Docker knows by runc's words what was wrong with the program (126, 127); crun's are others, and it says 125."
+
 REASONS: dict[str, str] = {
+    "Run: no such program": _CRUN,
+    "Run: not executable": _CRUN,
     "Limits: update": "`update` is not served yet.",
 }

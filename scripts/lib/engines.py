@@ -128,8 +128,9 @@ def table(versions: Sequence[str], results: dict[str, Verdicts]) -> str:
 
 
 def why(test: str, results: dict[str, Verdicts]) -> str:
-    """The reason that is known for a failure, or what the test said."""
-    said = [
-        text for verdicts in results.values() for outcome, text in [verdicts.get(test, ("", ""))] if outcome == "fail"
-    ]
-    return REASONS.get(test) or "".join(f"not looked into: {text[:200]}".replace("|", "\\|") for text in said[:1])
+    """The reason that is known for a failure, or what the test said; "" if nobody fails."""
+    verdicts = [row[test] for row in results.values() if test in row]
+    said = [text for outcome, text in verdicts if outcome == "fail"]
+    if not said:
+        return ""
+    return REASONS.get(test) or f"not looked into: {said[0][:200]}".replace("|", "\\|")

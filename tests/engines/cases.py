@@ -148,7 +148,7 @@ class TestExec:
     def test_no_such_program(self, driven: Driven) -> None:
         result = driven.execute(driven.start(), "/no/such")
         assert result.status in (126, 127)
-        assert "no such file or directory" in result.stdout + result.stderr
+        assert "no such file or directory" in (result.stdout + result.stderr).lower()
 
 
 class TestLimits:
