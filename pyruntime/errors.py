@@ -22,6 +22,7 @@ __all__ = (
     "ExistsError",
     "HookError",
     "KernelError",
+    "NftError",
     "NotFoundError",
     "ProtocolError",
     "StateError",
@@ -113,6 +114,10 @@ class ExistsError(StateError):
 
 class HookError(Error):
     """A hook failed or timed out (config.md#posix-platform-hooks)."""
+
+
+class NftError(Error):
+    """nft(8) refuses a ruleset; the message has its words."""
 
 
 class ProtocolError(Error):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 
-from pyruntime.errors import Error
+from pyruntime.errors import Error, NftError
 from pyruntime.linux import program, syscalls
 
 TYPE_CHECKING = False
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 _OUTPUT_MAX = 4096  # bytes of what it says; the first error is what counts, and all of ours fit
 _TIMEOUT = 60.0  # seconds: it waits for other transactions, and on a machine with 100,000 rules that is long
 DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"  # a daemon's PATH may lack the first ones
-
-
-class NftError(Error):
-    """nft refuses a ruleset; the message has its words."""
 
 
 def apply(rules: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from _socket import AF_INET6, inet_ntop
 
 from pyruntime import report
+from pyruntime.errors import NftError
 from pyruntime.linux import proc
 from pyruntime.linux.netfilter_constants import NFPROTO_IPV4
 from pyruntime.net import forwarding, nft, ruleset, sysctl
@@ -89,7 +90,7 @@ def _apply_base(elements: str) -> None:
     """With `fib`, if the kernel has it: there is no other way to find out than to try."""
     try:
         nft.apply(ruleset.base_rules() + elements)
-    except nft.NftError as error:
+    except NftError as error:
         nft.apply(ruleset.base_rules(_local_addresses()) + elements)
         report.warn(
             "this kernel's nftables can't tell its own addresses (CONFIG_NFT_FIB_INET): published ports are reached at "

@@ -261,14 +261,6 @@ class TestTogether:
         container.linux["timeOffsets"] = {"boottime": {"secs": 1}}
         refused("config.json#/linux/timeOffsets")
 
-    def test_no_mount_namespace(self, container: Container, leftovers: Leftovers) -> None:
-        """Without it the mounts would be the host's. runc needs one for masks and a read-only root."""
-        container.drop_namespace("mount")
-        before = [mount.point for mount in host_mounts()]
-        assert container.run().status == 1
-        assert [mount.point for mount in host_mounts()] == before
-        assert leftovers.found() == []
-
     @pytest.mark.parametrize("name", NAMESPACES)
     def test_duplicate_namespaces(self, container: Container, refused: Refused, name: str) -> None:
         container.linux["namespaces"].append({"type": name})

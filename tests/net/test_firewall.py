@@ -19,7 +19,7 @@ from typing import Any, Literal
 import pytest
 
 from pyruntime import report
-from pyruntime.errors import Error, KernelError, StateError, UnsupportedError
+from pyruntime.errors import Error, KernelError, NftError, StateError, UnsupportedError
 from pyruntime.linux.conntrack import Conntrack
 from pyruntime.linux.nftables import Nftables
 from pyruntime.net import firewall, nft, ports, publishing, ruleset
@@ -636,7 +636,7 @@ class TestKernels:
         before = "table inet pyruntime { set inside { type ipv4_addr; }; }"
         bridge_up(host, NETWORK)
         host.run("nft", before)
-        with host.entered(), pytest.raises(nft.NftError) as caught:
+        with host.entered(), pytest.raises(NftError) as caught:
             firewall.prepare(NETWORK)
         assert "failed with exit status 1: " in str(caught.value)
         assert "@inside" in str(caught.value)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.net.conftest import Started, address_of, inside
-from tests.support.container import Container
+from tests.support.container import Container, wait_until
 from tests.support.fixtures import Refused
 from tests.support.leftovers import Leftovers
 from tests.support.namespace import FALL_BACKS, Machine
@@ -88,7 +88,12 @@ class TestLives:
 
     def test_run_keep_leaves_it_to_delete(self, container: Container, leftovers: Leftovers, driver: Runtime) -> None:
         assert container.run("--keep", "--net", "bridge").status == 0
-        assert json.loads(driver("network", "inspect", "default").stdout)["containers"][0]["state"] == "disconnected"
+
+        def state() -> str:
+            told = driver("network", "inspect", "default").stdout
+            return str(json.loads(told)["containers"][0]["state"])
+
+        wait_until(lambda: state() == "disconnected", "the end of the namespace, which the kernel takes its time for")
         assert container.delete().status == 0
         assert leftovers.found() == []
 
