@@ -86,7 +86,7 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
 def identify(child: Child, launch: Launch) -> None:
     """Wait until `child` is the container's process, where a stage has to clone it first.
 
-    Its network namespace is there then. Raises whatever failed in the stage.
+    It waits until the stage has said so, and has its network namespace then. Raises whatever failed in the stage.
     """
     while child.is_stage:
         word, fields = child.channel.receive()
@@ -94,8 +94,6 @@ def identify(child: Child, launch: Launch) -> None:
             _serve_maps(child, launch)
         elif word == PID:
             child.take_over(int(fields[0]))
-        elif word == SOURCE:
-            _give_source(child, launch, fields[0])
         else:
             raise ProtocolError("the container's stage ended without a word", hint=fate(child.pid))
 
@@ -113,15 +111,13 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
 
     Raises whatever failed in the child; ProtocolError if it died without a word.
     """
-    ready = False
-    while not ready or child.is_stage:  # the child may be ready before the stage has had the time to say who it is
+    identify(child, launch)
+    while True:
         word, fields = child.channel.receive()
         if word == READY:
-            ready = True
-        elif word == MAPS:
+            break
+        if word == MAPS:
             _serve_maps(child, launch)
-        elif word == PID:
-            child.take_over(int(fields[0]))
         elif word == DEVICE:
             _move_device(child, launch, fields[0])
         elif word == SOURCE:
@@ -180,21 +176,13 @@ def _serve_maps(child: Child, launch: Launch) -> None:
 def _give_source(child: Child, launch: Launch, where: str) -> None:
     from pyruntime.launch.sources import give
 
-    _know(child)
     give(child, launch.plan, where)
 
 
 def _move_device(child: Child, launch: Launch, name: str) -> None:
     from pyruntime.launch.netdevices import Guests
 
-    _know(child)
     if child.guests is None:
         child.guests = Guests(child.pid)
     child.guests.take(launch.plan, name)
     child.channel.send(GO)
-
-
-def _know(child: Child) -> None:
-    """Learn who the child is, where its stage has not had the time to say so."""
-    if child.is_stage:
-        child.take_over(int(child.channel.expect(PID)[0]))

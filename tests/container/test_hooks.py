@@ -17,8 +17,9 @@ import pytest
 
 from tests.support.container import Container, wait_until
 from tests.support.fixtures import Refused
+from tests.support.injection import SLOW_STAGE, commands
 from tests.support.leftovers import Leftovers
-from tests.support.runtime import identify
+from tests.support.runtime import Runtime, identify
 
 pytestmark = pytest.mark.needs("root", "busybox", "cgroup2")
 
@@ -88,6 +89,20 @@ def test_order_of_a_run(noted: Container, notes: Path) -> None:
     # The program runs while poststart does.
     assert [name for name in found if name != "program"] == KINDS
     assert [name for name in found if name != "poststart"] == [*KINDS[:4], "program", "poststop"]
+
+
+@pytest.mark.needs("timens")
+@pytest.mark.only_pyruntime("what is made slow is a function of pyruntime's")
+def test_a_stage_that_is_slow_to_say_who_the_process_is(
+    noted: Container, notes: Path, driver: Runtime, scratch: Path
+) -> None:
+    _, driver.command = map(str, commands(scratch, SLOW_STAGE))
+    driver.environment = driver.environment | {"INJECT": "nowhere:0:0"}
+    del noted.config["hooks"]["startContainer"]  # which has the command start again without this environment
+    noted.set_namespace("time")
+    noted.linux["timeOffsets"] = {"monotonic": {"secs": 100}}
+    assert noted.create().status == 0
+    assert Note(notes, "createRuntime").state["pid"] == noted.state()["pid"]
 
 
 @pytest.mark.runc_since("1.4", "poststart hooks after the program")

@@ -83,12 +83,8 @@ def a_router(host: Machine) -> None:
 
 @pytest.fixture  # type: ignore[no-redef]
 def driver(runtime: str, host: Machine, scratch: Path, marker: str) -> Runtime:
-    """The runtime, on the host. A launcher of two lines, so that signals and exit statuses are the runtime's own."""
-    launcher = scratch / "runtime-on-the-host"
-    words = " ".join(host.command(runtime))
-    launcher.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
-    launcher.chmod(0o755)
-    return Runtime(str(launcher), scratch / "state", marker)
+    """The runtime, on the host."""
+    return Runtime(host.launcher(scratch / "runtime-on-the-host", runtime), scratch / "state", marker)
 
 
 class NetworkLeftovers(Leftovers):

@@ -65,12 +65,8 @@ def injecting(scratch: Path, host: Machine) -> Callable[[str], tuple[str, Path]]
     program.chmod(0o755)
 
     def make(inject: str) -> tuple[str, Path]:
-        script = scratch / "runtime-that-fails"
-        words = " ".join(host.command("env", f"INJECT={inject}", str(program)))
-        script.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
-        script.chmod(0o755)
         sign.unlink(missing_ok=True)
-        return str(script), sign
+        return host.launcher(scratch / "runtime-that-fails", "env", f"INJECT={inject}", str(program)), sign
 
     return make
 

@@ -95,3 +95,19 @@ def hang_up(console: ConsoleSocket) -> None:
     """Forget who has connected to the console socket: its queue is short."""
     while select.select([console.socket], [], [], 0)[0]:
         console.socket.accept()[0].close()
+
+
+# A stage that is slow to say who the container's process is, for which that must wait.
+SLOW_STAGE = """
+import time
+from pyruntime.launch.sync import PID, Channel
+
+sending = Channel.send
+
+def send(channel, word, *fields):
+    if word == PID:
+        time.sleep(0.3)
+    sending(channel, word, *fields)
+
+Channel.send = send
+"""

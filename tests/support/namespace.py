@@ -51,6 +51,12 @@ class Machine:
         pid = self.holder.pid
         return ["nsenter", f"--net=/proc/{pid}/ns/net", f"--mount=/proc/{pid}/ns/mnt", "--", *words]
 
+    def launcher(self, path: Path, *words: str) -> str:
+        """A program at `path` that runs a command in here: two lines, so that signals and exit status are its own."""
+        path.write_text(f'#!/bin/sh\nexec {" ".join(self.command(*words))} "$@"\n')
+        path.chmod(0o755)
+        return str(path)
+
     def run(self, *words: str, check: bool = True, text: str = "") -> str:
         """Run a command in here, with `text` as its input; its output. With `check` it must succeed."""
         done = subprocess.run(self.command(*words), input=text, capture_output=True, text=True, timeout=60, check=False)
