@@ -193,7 +193,7 @@ class Execution:
         if self.wanted.is_plain():
             return
         load_image("checks")
-        for warning in self.wanted.check():
+        for warning in dict.fromkeys(self.wanted.check()):  # a capability of --cap is one of several sets
             report.warn(warning)
 
     def _what(self, args: Sequence[str]) -> Wanted:

@@ -38,7 +38,7 @@ PORT_MAX = 65535
 # Files of the state directory that tell a container where the others are (net/names.py) -> where it looks for them.
 FILES = {"hosts": "/etc/hosts", "resolv.conf": "/etc/resolv.conf"}
 # What may stand behind --net KIND, and whether it must: "" for nothing.
-_VALUES = {"none": "", "host": "", "container": "ID", "ns": "PATH", "bridge": "[NAME]", "cni": "NAME"}
+_VALUES = {"none": "", "host": "", "container": ":ID", "ns": ":PATH", "bridge": "[:NAME]", "cni": ":NAME"}
 _DEFAULTS = {"bridge": "default"}
 _CONNECTED = ("bridge", "cni")  # kinds that have addresses and ports: those of net.KINDS
 
@@ -116,7 +116,7 @@ def _network(text: str, where: str) -> Selection:
     """The value of --net. Raises UsageError."""
     kind, colon, value = text.partition(":")
     if kind not in _VALUES:
-        kinds = ", ".join(name + (f":{what}" if what else "") for name, what in _VALUES.items())
+        kinds = ", ".join(map("".join, _VALUES.items()))
         raise UsageError(f"{text!r} is no network", where=where, hint=f"one of {kinds}")
     wanted = _VALUES[kind]
     if colon and not value:
@@ -124,7 +124,7 @@ def _network(text: str, where: str) -> Selection:
     if value and not wanted:
         raise UsageError(f"{kind} takes nothing behind it: {text!r}", where=where)
     if not value and wanted[:1] not in ("", "["):
-        raise UsageError(f"{kind} needs a value: {kind}:{wanted}", where=where)
+        raise UsageError(f"{kind} needs a value: {kind}{wanted}", where=where)
     if kind == "ns" and value[0] != "/":
         raise UsageError(f"the path of a namespace must be absolute: {value!r}", where=where)
     if kind in _CONNECTED and ("/" in value or value.startswith(".")):

@@ -207,7 +207,8 @@ class TestRefused:
         assert "pyruntime network create back" in result.stderr
 
     def test_no_such_kind(self, refused: Refused) -> None:
-        refused("--net: 'bridg' is no network", "--net", "bridg")
+        result = refused("--net: 'bridg' is no network", "--net", "bridg")
+        assert "one of none, host, container:ID, ns:PATH, bridge[:NAME], cni:NAME" in result.stderr
 
     def test_by_an_annotation(self, container: Container, refused: Refused) -> None:
         container.config["annotations"] = {"org.pyruntime.network": "bridge:back"}
