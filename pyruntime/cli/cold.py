@@ -34,7 +34,7 @@ COLD = {
         "pyruntime.creation": "plan_bundle",
         "pyruntime.jsontext": "_refuse_constant _explain",
         "pyruntime.launch.credentials": "become_root",
-        "pyruntime.launch.exeseal": "seal_interpreter _read_only",
+        "pyruntime.launch.exeseal": "lowering seal_interpreter _read_only",
         "pyruntime.launch.handle": "fate",
         "pyruntime.launch.inside": "_pass_on",
         "pyruntime.launch.limits": "_write _write_unless _write_first _check_memory_usage _own_cgroup",
@@ -42,7 +42,7 @@ COLD = {
             "write_maps _open_namespace _run_stage _stage _open_offsets _join_what_can_be _join _at "
             "_become_mapped_root _run_map_helper "
         ),
-        "pyruntime.launch.parent": "identify raise_what_is_waiting _serve_maps _give_source _move_device _know",
+        "pyruntime.launch.parent": "raise_what_is_waiting _serve_maps _give_source _move_device",
         "pyruntime.launch.rootfs": "_remove_full_mounts _unmount_or_cover _remount _change_flags _bind_device",
         "pyruntime.launch.seccomp": "_compile take_listener send_listener _connect",
         "pyruntime.launch.sync": "hop_error start_error rebuild_error",
@@ -84,7 +84,7 @@ COLD = {
         "pyruntime.jsontext": "_refuse_constant _explain encode _encode _string",
         "pyruntime.launch.affinity": "_mask",
         "pyruntime.launch.credentials": "become_root",
-        "pyruntime.launch.exeseal": "seal_interpreter _read_only",
+        "pyruntime.launch.exeseal": "lowering seal_interpreter _read_only",
         "pyruntime.launch.handle": "fate",
         "pyruntime.launch.inside": "_pass_on",
         "pyruntime.launch.paths": "proc_fd is_null",
