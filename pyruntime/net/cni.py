@@ -25,7 +25,7 @@ from pyruntime import report
 from pyruntime.errors import ConfigError, Error, KernelError, StateError, UnsupportedError
 from pyruntime.jsontext import decode, encode
 from pyruntime.linux import constants as c
-from pyruntime.linux import files, program, syscalls
+from pyruntime.linux import files, proc, program, syscalls
 from pyruntime.net import cniplugin, conflist, names
 from pyruntime.net.leases import boot_id
 
@@ -166,11 +166,7 @@ def read(state_path: str) -> Parameters | None:
     """What `attach` has written; None if it has not. Raises StateError if it is damaged, KernelError."""
     path = f"{state_path}/{PARAMETERS}"
     try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-        try:
-            found = decode(posix.read(fd, _FILE_MAX).decode())
-        finally:
-            posix.close(fd)
+        found = decode(proc.read_file(path, _FILE_MAX).decode())
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -16,6 +16,7 @@ import posix
 
 from pyruntime.errors import ConfigError, UnsupportedError
 from pyruntime.jsontext import decode
+from pyruntime.linux import proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,11 +111,7 @@ def _files(directory_path: str) -> list[str]:
 def _object(path: str) -> Json:
     """A file's JSON object. Raises ConfigError."""
     try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-        try:
-            content = decode(posix.read(fd, _SIZE_MAX).decode())
-        finally:
-            posix.close(fd)
+        content = decode(proc.read_file(path, _SIZE_MAX).decode())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except ValueError as error:

@@ -11,7 +11,7 @@ import posix
 
 from pyruntime.errors import KernelError, NotFoundError, StateError
 from pyruntime.jsontext import decode, encode
-from pyruntime.linux import files
+from pyruntime.linux import files, proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,11 +85,7 @@ class Networks:
         """The JSON in one file; None if it is not there. Raises StateError if it is damaged, KernelError."""
         path = f"{self.path}/{name}"
         try:
-            file_fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-            try:
-                data = posix.read(file_fd, _LIMIT)
-            finally:
-                posix.close(file_fd)
+            data = proc.read_file(path, _LIMIT)
         except FileNotFoundError:
             return None
         except OSError as error:
