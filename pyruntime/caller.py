@@ -40,6 +40,14 @@ class CallerOptions:
         _check_console(terminal, detach=self.detach, console_socket=self.console_socket)
         _check_preserved(self.listen_fds, self.preserve_fds)
 
+    def connect_console(self) -> int:
+        """A descriptor connected to who takes the terminal; -1 if nobody is named. Raises as connect_console_socket."""
+        if not self.console_socket:
+            return -1
+        from pyruntime.launch.console import connect_console_socket
+
+        return connect_console_socket(self.console_socket)
+
 
 def _check_console(terminal: bool, *, detach: bool, console_socket: str) -> None:
     """Whoever leaves must say who takes the terminal. runc:utils_linux.go:/^func .*runner.*checkTerminal/"""

@@ -327,14 +327,11 @@ class Start:
         launch.rootless = self.options.is_rootless()
         launch.last_cap = last_cap()
         launch.hooks = self._hook_points()
-        launch.listen_fd = launch.console_fd = -1
+        launch.listen_fd = -1
         launch.filter = b""
         launch.hop_filter = NO_FILTER
         launch.preserve_fds = self.options.listen_fds + self.options.preserve_fds
-        if self.options.console_socket:
-            from pyruntime.launch.console import connect_console_socket
-
-            launch.console_fd = connect_console_socket(self.options.console_socket)
+        launch.console_fd = self.options.connect_console()
         return launch
 
     def _connection(self) -> Connection | None:

@@ -240,15 +240,12 @@ class Execution:
         entry.preserve_fds = self.options.preserve_fds
         entry.filter = b""
         entry.hop_filter = NO_FILTER
-        entry.console_fd = entry.hop_fd = -1
+        entry.hop_fd = -1
         if "seccomp" in self.wanted.spec.get("linux", {}):
             from pyruntime.launch.seccomp import compile_filter
 
             compile_filter(self.plan, self.store.root_path, entry)
-        if self.options.console_socket:
-            from pyruntime.launch.console import connect_console_socket
-
-            entry.console_fd = connect_console_socket(self.options.console_socket)
+        entry.console_fd = self.options.connect_console()
         return entry
 
     def _start_stage(self, entry: Entry) -> Child:
