@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import os
 import select
 import signal
@@ -15,6 +14,7 @@ import pytest
 from tests.support.container import Container, wait_until
 from tests.support.leftovers import Leftovers
 from tests.support.runtime import DEFAULT_TIMEOUT, Result
+from tests.support.terminal import DescriptorSocket
 
 pytestmark = pytest.mark.needs("root", "busybox", "cgroup2")
 
@@ -195,38 +195,15 @@ def test_start_holds_nothing_of_its_own_caller_open(sleeper: Container) -> None:
         os.close(read_fd)
 
 
-class PidfdSocket:
-    """The engine's end of --pidfd-socket."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(DEFAULT_TIMEOUT)
-        self.socket.bind(str(path))
-        self.socket.listen(1)
-
-    def receive(self) -> tuple[str, int]:
-        """The message, and the one descriptor that came with it."""
-        connection, _ = self.socket.accept()
-        with connection:
-            data, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(8))
-        fds = array.array("i")
-        for _level, _kind, payload in ancillary:
-            fds.frombytes(payload)
-        (fd,) = fds
-        return data.decode(), fd
-
-
 @pytest.mark.runc_since("1.2", "--pidfd-socket")
 @pytest.mark.parametrize("how", ["run", "create"])
 def test_pidfd_socket(sleeper: Container, scratch: Path, how: str) -> None:
     """An engine that holds the pidfd can't be fooled by a PID that another process has got."""
-    listener = PidfdSocket(scratch / "pidfd.sock")
-    with listener.socket:
+    with DescriptorSocket(scratch / "pidfd.sock") as listener:
         flags = ["--pidfd-socket", str(listener.path)]
         done = sleeper.run_detached(*flags) if how == "run" else sleeper.create(*flags)
         assert done.status == 0
-        message, pidfd = listener.receive()
+        message, pidfd = listener.receive_descriptor()
     try:
         assert message == "standard"
         assert f"Pid:\t{sleeper.pid()}\n" in Path(f"/proc/self/fdinfo/{pidfd}").read_text()

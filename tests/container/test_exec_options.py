@@ -7,7 +7,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 
 from tests.support.container import Container, wait_until
 from tests.support.runtime import Result, identify
-from tests.support.terminal import ConsoleSocket, Terminal, finish, on_terminal
+from tests.support.terminal import ConsoleSocket, DescriptorSocket, Terminal, finish, on_terminal
 
 pytestmark = pytest.mark.needs("root", "busybox", "cgroup2")
 OURS = identify().name == "pyruntime"
@@ -257,14 +256,10 @@ class TestDescriptors:
 
     @pytest.mark.runc_since("1.2", "--pidfd-socket")
     def test_a_pidfd(self, running: Container, scratch: Path) -> None:
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(scratch / "pidfd.sock"))
-            listener.listen(1)
-            flags = ["--pidfd-socket", str(scratch / "pidfd.sock"), "--pid-file", str(scratch / "pid")]
+        with DescriptorSocket(scratch / "pidfd.sock") as listener:
+            flags = ["--pidfd-socket", str(listener.path), "--pid-file", str(scratch / "pid")]
             assert running.exec_detached("sleep", "1001", flags=flags).status == 0
-            connection, _ = listener.accept()
-            with connection:
-                _, (pidfd,), _, _ = socket.recv_fds(connection, 100, 2)
+            _, pidfd = listener.receive_descriptor()
         fdinfo = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
         assert f"Pid:\t{(scratch / 'pid').read_text()}\n" in fdinfo
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -12,6 +12,7 @@ import subprocess
 import termios
 import time
 from pathlib import Path
+from typing import Self
 
 from .runtime import DEFAULT_TIMEOUT
 
@@ -97,8 +98,8 @@ def on_terminal(terminal: Terminal) -> dict[str, object]:
     return {"stdin": slave_fd, "stdout": slave_fd, "stderr": slave_fd, "preexec_fn": take_terminal}
 
 
-class ConsoleSocket:
-    """The engine's end of --console-socket: receives the master of the container's terminal. Use it in a `with`."""
+class DescriptorSocket:
+    """The engine's end of --pidfd-socket and --console-socket. Use it in a `with`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -107,14 +108,14 @@ class ConsoleSocket:
         self.socket.bind(str(path))
         self.socket.listen(1)
 
-    def __enter__(self) -> ConsoleSocket:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def receive(self) -> tuple[str, Terminal]:
-        """The data of the one message, and the terminal whose master came with it."""
+    def receive_descriptor(self) -> tuple[str, int]:
+        """The data of the one message, and the one descriptor that came with it."""
         connection, _ = self.socket.accept()
         with connection:
             connection.settimeout(DEFAULT_TIMEOUT)
@@ -124,7 +125,16 @@ class ConsoleSocket:
                 assert (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
                 fds.frombytes(payload)
             assert len(fds) == 1, f"{len(fds)} descriptors in the message"
-        return data.decode(), Terminal(fds[0])
+        return data.decode(), fds[0]
+
+
+class ConsoleSocket(DescriptorSocket):
+    """The engine's end of --console-socket, which receives the master of the container's terminal."""
+
+    def receive(self) -> tuple[str, Terminal]:
+        """The data of the one message, and the terminal whose master came with it."""
+        data, master_fd = self.receive_descriptor()
+        return data, Terminal(master_fd)
 
 
 def finish(process: subprocess.Popen[bytes]) -> int:
