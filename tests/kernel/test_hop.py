@@ -320,6 +320,8 @@ def waiting(listener: socket.socket, tmp_path: Path) -> Iterator[Hop]:
     hop = Hop(False, tmp_path)
     hop.start("/bin/true", [b"true"], listen_fd=listener.fileno(), uid=NOBODY)
     wait_until(lambda: became_hop(hop.pid), "the hop")
+    # execve names the new executable before it maps it.
+    wait_until(lambda: "/memfd:pyruntime-hop" in Path(f"/proc/{hop.pid}/maps").read_text(), "its code")
     yield hop
     hop.close()
 
