@@ -22,10 +22,10 @@ def load_image(name: str) -> None:
     try:
         fd = posix.open(f"{package_path}/{name}.{sys.implementation.cache_tag}.image", posix.O_RDONLY | posix.O_CLOEXEC)
         try:
-            boot, (libraries, modules) = loads(posix.read(fd, posix.fstat(fd).st_size))
+            boot, (libraries, others, modules) = loads(posix.read(fd, posix.fstat(fd).st_size))
         finally:
             posix.close(fd)
     except (OSError, EOFError, TypeError, ValueError):
         return
-    content = libraries, [module for module in modules if module[0] not in sys.modules]
+    content = libraries, others, [module for module in modules if module[0] not in sys.modules]
     exec(boot, {"library": package_path.rpartition("/")[0], "loads": loads, "content": content, "sys": sys})

@@ -1,12 +1,13 @@
 """What the image holds of the modules' sources: all that a start need not load is left out or put off.
 
-Three passes over the syntax trees, none of which changes what a module does:
+Passes over the syntax trees, none of which changes what a module does:
 
 - `_Strip` leaves out what only type checkers and people read;
 - `_Fold` writes numbers of the kernel in place of their names: an image is written for the machine it is on;
 - `Condensed.parts` parts the functions that usual starts do not call, and what only those read, from the rest. They
   are the module's late part, which is run when one of its names is first asked for: see Late in image.BOOT. A bare
   name does not ask, it would only not be there; so `hint(...)` becomes `__late__.hint(...)`.
+  The imports at the top become a table of what they bind, since the statements take four times as long.
 
 Why: to unmarshal a function costs 2 us, each page of memory that they fill 1.4 us, and more after the clone.
 """
@@ -18,6 +19,7 @@ import ast
 import errno
 import posix
 import select
+import sys
 from collections import Counter
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import find_spec
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     Definition = tuple[str, str]  # the full name of a module, and a name that it defines; "" for the module itself
+    Links = dict[str, dict[str, str]]  # of each module that something is imported from, the names here and there
 
 _CONSTANTS = "pyruntime.linux.constants"
 _NUMBERS = {module.__name__: module for module in (_signal, errno, posix, select)}
@@ -49,15 +52,13 @@ class Condensed:
         self._late = cold & {function for name in sources for function in self._functions(name)} - early
         self._wanted = {what for name in sources for what in self._imports(name).values()} - self._late
 
-    def parts(self, module: str) -> tuple[ast.Module, ast.Module]:
-        """What of a module is run at once, and its late part."""
+    def parts(self, module: str) -> tuple[Links, ast.Module, ast.Module]:
+        """What the imports at the top of a module bind, what of it is run at once, and its late part."""
         tree = self._trees[module]
         asked = {name: what for name, what in self._imports(module).items() if what in self._late}
         asked |= {name: (module, name) for owner, name in self._late if owner == module}
         ask = _Ask(module, asked)
-        body = [ask.visit(node) for node in tree.body]
-        imports = [*filter(_is_import, body), *ask.imports()]
-        rest = [node for node in body if not _is_import(node)]
+        rest = [ask.visit(node) for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
         late = {node for node in rest if self._may_wait(module, node)}
         early = late
         while early:
@@ -66,18 +67,21 @@ class Condensed:
             late -= early
         now, later = ([node for node in rest if (node in late) == which] for which in (False, True))
         superfluous = (self._folded[module] | asked.keys()) - _read(rest)
-        return ast.Module(_without(superfluous, imports) + now, []), ast.Module(later, [])
+        imported = {name: what for node in tree.body for name, what in _imported(node).items()}
+        links = _links({name: what for name, what in imported.items() if name not in superfluous} | ask.modules())
+        return links, ast.Module(now, []), ast.Module(later, [])
 
-    def libraries(self) -> list[tuple[str, str]]:
-        """The modules in C that are imported at the top of ours, with the paths of those that are shared libraries."""
-        names = {
+    def libraries(self, linked: set[str]) -> list[tuple[str, str]]:
+        """The modules in C that are `linked`, or tried at the top of ours; and of each shared library, its path."""
+        tried = {
             module
             for tree in self._trees.values()
             for statement in tree.body
-            for node in (statement, *(statement.body if isinstance(statement, ast.Try) else ()))
+            for node in (statement.body if isinstance(statement, ast.Try) else ())
             for module, _ in _imported(node).values()
         }
-        specs = [spec for name in sorted(names) if not name.startswith("pyruntime") and (spec := find_spec(name))]
+        names = {name for name in linked | tried if name.partition(".")[0] != "pyruntime"}
+        specs = [spec for name in sorted(names) if (spec := find_spec(name))]
         shared = [(spec.name, spec.origin or "") for spec in specs if isinstance(spec.loader, ExtensionFileLoader)]
         return shared + [(spec.name, "") for spec in specs if spec.origin == "built-in"]
 
@@ -199,18 +203,13 @@ class _Ask(ast.NodeTransformer):
         alias = ast.Name("__late__" if module == self._module else _alias(module), ast.Load())
         return ast.copy_location(ast.Attribute(alias, function, ast.Load()), node)
 
-    def imports(self) -> list[ast.stmt]:
-        """The statements that import the other modules which are asked."""
-        pairs = [(*module.rpartition("."), _alias(module)) for module in sorted(self._asked - {self._module})]
-        return [ast.ImportFrom(package, [ast.alias(leaf, alias)], 0) for package, _, leaf, alias in pairs]
+    def modules(self) -> dict[str, Definition]:
+        """The other modules which are asked, by the names that they have here."""
+        return {_alias(module): (module, "") for module in sorted(self._asked - {self._module})}
 
 
 def _alias(module: str) -> str:
     return f"__{module.replace('.', '_')}__"
-
-
-def _is_import(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def _imported(node: ast.stmt) -> dict[str, Definition]:
@@ -231,14 +230,16 @@ def _defined(node: ast.stmt) -> set[str]:
     return {node.target.id} if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) else set()
 
 
-def _without(names: set[str], imports: list[ast.stmt]) -> list[ast.stmt]:
-    """The imports, but for those of `names`."""
-    kept: list[ast.stmt] = []
-    for node in imports:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            node.names = [alias for alias in node.names if (alias.asname or alias.name) not in names]
-            kept += [node] if node.names else []
-    return kept
+def _links(imported: dict[str, Definition]) -> Links:
+    """The names that imports bind, by the modules that they come from; those of whole modules are at ""."""
+    links: Links = {}
+    for name, (module, attribute) in imported.items():
+        whole = f"{module}.{attribute}" if attribute else module
+        if not attribute or whole in sys.modules:  # `from package import module`, too
+            links.setdefault("", {})[name] = sys.intern(whole)
+        else:
+            links.setdefault(module, {})[name] = attribute
+    return links
 
 
 def _bindings(tree: ast.AST) -> Counter[str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import CodeType
 
-    from pyruntime.cli.condense import Condensed
+    from pyruntime.cli.condense import Condensed, Links
 
 # What the verbs import, including what they import late. tests/unit/test_image.py holds that nothing is missing.
 IMAGES = {
@@ -68,11 +68,12 @@ EXTRA = {
 _TOOLS = ("pyruntime.cli.condense", "pyruntime.cli.cold", "pyruntime.linux.constants")
 
 # Run by the launcher with `content` as its data: the name and path of each module in C that they import, so that it
-# is not searched for; and of each module its name, whether it is a package, its code, and its late part or b"".
+# is not searched for; the names of all modules that are imported from and not held here; and of each module its name,
+# whether it is a package, what its imports bind (condense.Links), its code, and its late part or b"".
 BOOT = """
 from _frozen_importlib import BuiltinImporter, ModuleSpec, module_from_spec
 from _frozen_importlib_external import ExtensionFileLoader
-libraries, modules = content
+libraries, others, modules = content
 for name, path in libraries:
     if name in sys.modules:
         continue
@@ -83,6 +84,9 @@ for name, path in libraries:
     except ImportError:
         continue  # it has moved, and will be searched for when it is imported
     sys.modules[name] = module
+for name in others:
+    if name not in sys.modules:
+        __import__(name)
 class Late(type(sys)):
     def __getattr__(self, name):
         if name[:2] != "__" and self in late:
@@ -90,7 +94,7 @@ class Late(type(sys)):
             return getattr(self, name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 late = {}
-for name, is_package, _, later in modules:
+for name, is_package, _, _, later in modules:
     module = sys.modules[name] = (Late if later else type(sys))(name)
     module.__file__ = f"{library}/{name.replace('.', '/')}" + ("/__init__.py" if is_package else ".py")
     module.__package__ = name if is_package else name.rpartition(".")[0]
@@ -99,10 +103,17 @@ for name, is_package, _, later in modules:
     if later:
         module.__late__ = module
         late[module] = later
-for name, _, code, _ in modules:
+for name, _, links, code, _ in modules:
     module = sys.modules[name]
+    namespace = module.__dict__
+    for source, names, attributes in links:
+        known = sys.modules[source].__dict__ if source else sys.modules
+        try:
+            namespace.update(zip(names, map(known.__getitem__, attributes)))
+        except KeyError:  # one of another image, and late there
+            namespace.update((name, getattr(sys.modules[source], there)) for name, there in zip(names, attributes))
     if code:
-        exec(code, module.__dict__)
+        exec(code, namespace)
     parent, _, leaf = name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], leaf, module)
@@ -118,13 +129,17 @@ def write_images(library_path: str) -> None:
         modules = list(_in_order_of_completion(own, after=tuple(entry for other in below for entry in entries[other])))
         condensed = _condensed(modules, below[0] if below else name)
         contents = []
+        linked: set[str] = set()
         for module in modules:
-            now, later = map(_compile, condensed.parts(module.__name__))
+            links, *parts = condensed.parts(module.__name__)
+            linked.update(links.get("", {}).values(), filter(None, links))
+            now, later = map(_compile, parts)
             late = b"" if later is None else marshal.dumps(later)
-            contents.append((module.__name__, hasattr(module, "__path__"), now, late))
+            contents.append((module.__name__, hasattr(module, "__path__"), tuple(_tuples(links)), now, late))
+        others = sorted(linked.difference(module.__name__ for module in modules))
         boot = compile(BOOT, "<image>", "exec", optimize=2)
         with open(image_path(library_path, name), "wb") as file:
-            file.write(marshal.dumps((boot, (condensed.libraries(), contents))))
+            file.write(marshal.dumps((boot, (condensed.libraries(linked), others, contents))))
 
 
 def _condensed(modules: list[ModuleType], image: str) -> Condensed:
@@ -138,6 +153,13 @@ def _condensed(modules: list[ModuleType], image: str) -> Condensed:
     functions = {(module, name) for module, names in cold.COLD[image].items() for name in names.split()}
     condensed: Condensed = condense.Condensed(sources, functions, constants)
     return condensed
+
+
+def _tuples(links: Links) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """Of each module that something is imported from: its name, the names here, and there. (The same takes no room.)"""
+    for source, names in links.items():
+        here, there = tuple(names), tuple(names.values())
+        yield source, here, here if here == there else there
 
 
 def image_path(library_path: str, name: str) -> str:

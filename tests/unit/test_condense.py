@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pyruntime import report  # noqa: F401 - a test tells that it is a module
 from pyruntime.cli.condense import Condensed
 from pyruntime.linux import constants
 
@@ -84,12 +85,15 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     package: Any = ModuleType("p")
     monkeypatch.setitem(sys.modules, "p", package)
     for name in ("a", "b"):
-        now, late = condensed.parts(f"p.{name}")
+        links, now, late = condensed.parts(f"p.{name}")
         module: Any = Late(f"p.{name}")
         module.late = late
         module.__late__ = module
         monkeypatch.setitem(sys.modules, f"p.{name}", module)
         setattr(package, name, module)
+        for source, names in links.items():
+            known = vars(sys.modules[source]) if source else sys.modules
+            vars(module).update({here: known[there] for here, there in names.items()})
         exec(compile(ast.fix_missing_locations(now), name, "exec"), module.__dict__)
     return dict(vars(package))
 
@@ -146,14 +150,16 @@ def test_a_name_that_is_not_there_is_an_attribute_error(modules: dict[str, Any])
 
 
 def test_what_is_cold_and_not_there_does_not_matter() -> None:
-    now, late = Condensed({"p.a": ast.parse("def f(): return 1")}, {("p.a", "gone"), ("z", "f")}, constants).parts(
-        "p.a"
-    )
+    source = {"p.a": ast.parse("def f(): return 1")}
+    _, now, late = Condensed(source, {("p.a", "gone"), ("z", "f")}, constants).parts("p.a")
     assert (len(now.body), len(late.body)) == (1, 0)
 
 
 def test_modules_in_c_are_known_by_their_paths() -> None:
-    source = "import posix\nfrom pyruntime import report\ntry:\n    import _ctypes\nexcept ImportError:\n    pass\n"
-    found = dict(Condensed({"a": ast.parse(source)}, set(), constants).libraries())
+    source = "import posix\nfrom pyruntime import report\nGET = posix.getpid\ntry: import _ctypes\nexcept ImportError: pass"
+    condensed = Condensed({"a": ast.parse(source)}, set(), constants)
+    links, _, _ = condensed.parts("a")
+    assert links == {"": {"posix": "posix", "report": "pyruntime.report"}}
+    found = dict(condensed.libraries({"posix", "pyruntime.report"}))
     assert set(found) == {"_ctypes", "posix"}
     assert (found["posix"], found["_ctypes"].rpartition(".")[2]) == ("", "so")

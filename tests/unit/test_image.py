@@ -298,9 +298,9 @@ def test_leaving_a_network_runs_from_an_image_of_its_own(alone: Command, bare: s
     assert "_ctypes" not in alone.modules
 
 
-def held(library: Path, name: str) -> list[tuple[str, bool, Any, bytes]]:
-    """What an image holds: (module, whether it is a package, its code, its late part), in order."""
-    _boot, (_libraries, modules) = marshal.loads(Path(image_path(str(library), name)).read_bytes())
+def held(library: Path, name: str) -> list[tuple[str, bool, Any, Any, bytes]]:
+    """What an image holds: (module, whether it is a package, its links, its code, its late part), in order."""
+    _boot, (_libraries, _others, modules) = marshal.loads(Path(image_path(str(library), name)).read_bytes())
     return modules  # type: ignore[no-any-return]
 
 
@@ -312,7 +312,7 @@ def test_what_an_image_holds(library: Path, name: str) -> None:
     assert {module for module, is_package, *_ in modules if is_package} == {
         module for module in names if (library / module.replace(".", "/")).is_dir()
     }
-    for _, _, code, late in modules:
+    for _, _, _links, code, late in modules:
         for part in filter(None, (code, marshal.loads(late) if late else None)):
             assert part.co_filename == "<image>"
             assert "__future__" not in part.co_names
