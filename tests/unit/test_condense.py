@@ -156,7 +156,9 @@ def test_what_is_cold_and_not_there_does_not_matter() -> None:
 
 
 def test_modules_in_c_are_known_by_their_paths() -> None:
-    source = "import posix\nfrom pyruntime import report\nGET = posix.getpid\ntry: import _ctypes\nexcept ImportError: pass"
+    source = (
+        "import posix\nfrom pyruntime import report\nG = posix.getpid\ntry: import _ctypes\nexcept ImportError: pass"
+    )
     condensed = Condensed({"a": ast.parse(source)}, set(), constants)
     links, _, _ = condensed.parts("a")
     assert links == {"": {"posix": "posix", "report": "pyruntime.report"}}
