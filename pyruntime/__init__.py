@@ -29,6 +29,7 @@ __all__ = (
     "run",
     "start",
     "state",
+    "update",
 )
 
 
@@ -44,6 +45,10 @@ def __getattr__(name: str) -> Any:
         from pyruntime import execution
 
         return execution.execute
+    if name == "update":
+        from pyruntime import updating
+
+        return updating.update
     from pyruntime import container
 
     return getattr(container, name)

@@ -95,7 +95,7 @@ def pause(id: str, *, root: str) -> None:
     state = status(record, store)
     if state not in ("created", "running"):
         raise StateError(f"container not running: it is {state}", where=id)
-    cgroup = _cgroup(record)
+    cgroup = cgroup_of(record)
     try:
         cgroup.freeze()
     except StateError:
@@ -112,7 +112,7 @@ def resume(id: str, *, root: str) -> None:
     record = store.read()
     if (state := status(record, store)) != "paused":
         raise StateError(f"container not paused: it is {state}", where=id)
-    _cgroup(record).thaw()
+    cgroup_of(record).thaw()
 
 
 def processes(id: str, *, root: str) -> list[int]:
@@ -122,7 +122,7 @@ def processes(id: str, *, root: str) -> list[int]:
     Raises NotFoundError, UnsupportedError if it has no cgroup. runc:ps.go
     """
     record = Store(root, id).read()
-    return [pid for pid in _cgroup(record).pids(recursive=True) if pid]
+    return [pid for pid in cgroup_of(record).pids(recursive=True) if pid]
 
 
 def delete(id: str, *, root: str, force: bool = False) -> None:
@@ -232,7 +232,7 @@ def _connect(store: Store) -> bytes:
         posix.close(directory_fd)
 
 
-def _cgroup(record: Record) -> Cgroup:
+def cgroup_of(record: Record) -> Cgroup:
     """The container's cgroup. Raises UnsupportedError if it has none."""
     if not record["cgroup"]:
         hint = "its user may not make any: see Delegate= in systemd.resource-control(5)"

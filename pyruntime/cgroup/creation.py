@@ -72,12 +72,12 @@ def create(root_path: str, path: str, needed: dict[str, str]) -> Cgroup:
     frozen. KernelError: the tree is not writable. When any is raised, what was made is removed again.
     Companion: opencontainers/cgroups:fs2/create.go:/^func CreateCgroupPath/.
     """
-    available = _available(root_path, needed)
+    there = available(root_path, needed)
     directory = root_path.rstrip("/")
     cgroup = Cgroup(directory + path)
     try:
         for part in path.strip("/").split("/"):
-            _hand_down(directory, available, needed)
+            _hand_down(directory, there, needed)
             directory = f"{directory}/{part}"
             if _make(directory):
                 cgroup.made.append(directory)
@@ -91,18 +91,21 @@ def create(root_path: str, path: str, needed: dict[str, str]) -> Cgroup:
     return cgroup
 
 
-def _available(root_path: str, needed: dict[str, str]) -> list[str]:
-    """The controllers at the top, once it is sure that all that are needed are among them."""
-    available = read_text(f"{root_path}/cgroup.controllers").split()
+def available(directory: str, needed: dict[str, str]) -> list[str]:
+    """The controllers of a cgroup, or of the whole hierarchy, once it is sure that all that are needed are among them.
+
+    `needed` as for `create`. Raises UnsupportedError.
+    """
+    there = read_text(f"{directory}/cgroup.controllers").split()
     for controller, where in needed.items():
-        if controller not in available:
+        if controller not in there:
             raise UnsupportedError(
-                f"needs the cgroup controller {controller!r}, and the v2 hierarchy at {root_path} has only: "
-                f"{' '.join(available) or 'none'}",
+                f"needs the cgroup controller {controller!r}, and the v2 hierarchy at {directory} has only: "
+                f"{' '.join(there) or 'none'}",
                 where=where,
                 hint=_why_missing(controller),
             )
-    return available
+    return there
 
 
 def _hand_down(directory: str, available: list[str], needed: dict[str, str]) -> None:

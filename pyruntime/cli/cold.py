@@ -10,7 +10,9 @@ COLD = {
         "pyruntime.cli.parse": "parse members_of without_dashes _take_words _take_operands _boolean",
         "pyruntime.cli.pause": "pause resume",
         "pyruntime.cli.ps": "ps output_of_ps lines_about _number",
-        "pyruntime.container": "pause resume processes list_containers _listen_for_readiness _cgroup _remove_if_empty",
+        "pyruntime.container": (
+            "pause resume processes list_containers _listen_for_readiness cgroup_of _remove_if_empty "
+        ),
         "pyruntime.errors": "errno_name",
         "pyruntime.images": "load_image",
         "pyruntime.jsontext": "_refuse_constant _explain",

@@ -89,6 +89,18 @@ What follows the ID are arguments for ps, -ef unless there are any; its output m
   pyruntime ps web -o pid,rss,args -e
   pyruntime ps --format json web           the process IDs as a JSON list
 """,
+    "update": """\
+Change limits of a container that is created, running or paused. What is not named stays as it is, device rules as well.
+
+\b
+  pyruntime update --memory 512M --memory-swap 1G web
+  pyruntime update --cpu-quota 50000 --pids-limit 100 web
+  pyruntime update --cpu-quota -1 web
+  echo '{"unified": {"memory.high": "400M"}}' | pyruntime update -r - web
+
+All is changed or nothing: if the kernel refuses one value, those before it are put back. Less memory than is in use
+ends processes of the container, unless `checkBeforeUpdate` is asked for, in the file of --resources or in config.json.
+""",
     "delete": """\
 Delete what is left of a stopped container: its state, its cgroup. A created container is killed first.
 

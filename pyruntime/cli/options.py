@@ -95,6 +95,30 @@ EXEC: tuple[Option, ...] = (
     HELP,
 )
 
+# Sizes are bytes, or have one of the letters K, M, G, T, P behind them; -1 is no limit.
+UPDATE: tuple[Option, ...] = (
+    ("resources", "r", FILE, "", "take all from a file with the JSON object `linux.resources`; -: from standard input"),
+    ("blkio-weight", "", TEXT, "", "weight of its disk I/O, 10 to 1000"),
+    ("cpu-period", "", TEXT, "", "period of --cpu-quota, in microseconds"),
+    ("cpu-quota", "", TEXT, "", "CPU time a period, in microseconds; -1: no limit"),
+    ("cpu-burst", "", TEXT, "", "CPU time saved from earlier periods that it may use besides, in microseconds"),
+    ("cpu-share", "", TEXT, "", "weight of its CPU time, 2 to 262144, usually 1024"),
+    ("cpu-rt-period", "", TEXT, "", "of cgroup v1 only: ignored"),
+    ("cpu-rt-runtime", "", TEXT, "", "of cgroup v1 only: ignored"),
+    ("cpuset-cpus", "", TEXT, "", "the CPUs that it may run on, such as 0-3,7"),
+    ("cpuset-mems", "", TEXT, "", "the memory nodes that it may use, such as 0-1"),
+    ("kernel-memory", "", TEXT, "", "of cgroup v1 only: ignored"),
+    ("kernel-memory-tcp", "", TEXT, "", "of cgroup v1 only: ignored"),
+    ("memory", "", TEXT, "", "limit of its memory, such as 512M; -1: none"),
+    ("cpu-idle", "", TEXT, "", "1: it runs only where nobody else wants to (SCHED_IDLE); 0: as ever"),
+    ("memory-reservation", "", TEXT, "", "memory that is not taken from it while others have more than theirs"),
+    ("memory-swap", "", TEXT, "", "limit of memory and swap together; -1: none"),
+    ("pids-limit", "", TEXT, "", "how many processes it may have; -1: any number"),
+    ("l3-cache-schema", "", TEXT, "", "its part of the L3 cache, Intel RDT (not served yet)"),
+    ("mem-bw-schema", "", TEXT, "", "its part of the memory bandwidth, Intel RDT (not served yet)"),
+    HELP,
+)
+
 # A command whose handler is NOT_SERVED is known, so that help is true, and refuses by name.
 NOT_SERVED = ""
 
@@ -123,6 +147,7 @@ COMMANDS: tuple[Command, ...] = (
         "list the processes of a container; what follows the ID is for ps(1)",
     ),
     ("exec", EXEC, ("ID",), WORDS, "exec:execute", "run another program in a container"),
+    ("update", UPDATE, ("ID",), NOTHING, "update:update", "change limits of a container; what is not named stays"),
     (
         "delete",
         (("force", "f", FLAG, False, "kill it first if it still runs; no error if there is none"), HELP),
@@ -225,5 +250,4 @@ COMMANDS: tuple[Command, ...] = (
     ("checkpoint", (HELP,), (), NOTHING, NOT_SERVED, "save a running container (not served yet)"),
     ("events", (HELP,), (), NOTHING, NOT_SERVED, "print a container's events and statistics (not served yet)"),
     ("restore", (HELP,), (), NOTHING, NOT_SERVED, "bring a saved container back (not served yet)"),
-    ("update", (HELP,), (), NOTHING, NOT_SERVED, "change a container's limits (not served yet)"),
 )

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyruntime.spec.types import CPU, BlockIO, HugepageLimit, Linux, Memory, Pids, Rdma, Spec
+    from pyruntime.spec.types import CPU, BlockIO, HugepageLimit, Linux, Memory, Pids, Rdma, Resources, Spec
 
 PLACE = "config.json#/linux/resources"
 
@@ -167,6 +167,23 @@ def resource_steps(linux: Linux, cgroup: str) -> list[Step]:
     for values that contradict each other, UnsupportedError for a limit without a cgroup.
     """
     resources = linux.get("resources") or {}
+    before, after = limit_steps(resources)
+    if not cgroup:
+        for step in (*before, *after):
+            raise UnsupportedError("a limit needs a cgroup, and the container can have none", where=step.where)
+        return []
+    default_allow, rules = devices.effective_rules(
+        resources.get("devices") or [], {device["path"] for device in linux.get("devices") or []}
+    )
+    where = "config.json#/linux/cgroupsPath" if linux.get("cgroupsPath") else "config.json#/linux"
+    return [CreateCgroup(where, cgroup), *before, DevicePolicy(f"{PLACE}/devices", default_allow, rules), *after]
+
+
+def limit_steps(resources: Resources) -> tuple[list[Step], list[Step]]:
+    """The steps for all but the devices: those that come before these, and those that come after them.
+
+    Raises ConfigError for values that contradict each other.
+    """
     before: list[Step] = [
         *_pids(resources.get("pids") or {}),
         *_memory(resources.get("memory") or {}),
@@ -179,15 +196,7 @@ def resource_steps(linux: Linux, cgroup: str) -> list[Step]:
         *_rdma(resources.get("rdma") or {}),
         *_unified(resources.get("unified") or {}),
     ]
-    if not cgroup:
-        for step in (*before, *after):
-            raise UnsupportedError("a limit needs a cgroup, and the container can have none", where=step.where)
-        return []
-    default_allow, rules = devices.effective_rules(
-        resources.get("devices") or [], {device["path"] for device in linux.get("devices") or []}
-    )
-    where = "config.json#/linux/cgroupsPath" if linux.get("cgroupsPath") else "config.json#/linux"
-    return [CreateCgroup(where, cgroup), *before, DevicePolicy(f"{PLACE}/devices", default_allow, rules), *after]
+    return before, after
 
 
 def needed_controllers(steps: list[Step]) -> dict[str, str]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 WAITING = {
     "checkpoint": "checkpoint and restore",
     "events": "events",
-    "update": "update",
 }
 
 NAME = "It wants runc's own name, and the words and layout of runc's help."

@@ -123,6 +123,9 @@ def test_a_verb_that_makes_a_container_imports_no_heavy_module(verb: str, bare: 
         ("ps web -ef", 1, "", "pyruntime: ps web: container does not exist\n"),
         ("ps -f json web", 1, "", "pyruntime: ps web: container does not exist\n"),
         ("ps --help", 0, "Usage: pyruntime ps [OPTIONS] ID [ARGS...]\n", ""),
+        ("update --memory 1G web", 1, "", "pyruntime: update web: container does not exist\n"),
+        ("update --memory lots web", 1, "", "pyruntime: update web: --memory: 'lots' is no size"),
+        ("update --l3-cache-schema L3:0=f web", 1, "", "pyruntime: update web: --l3-cache-schema: "),
         ("delete -f web", 0, "", ""),
         ("kill web FOO", 1, "", "pyruntime: kill web: no such signal: 'FOO' (such as TERM, SIGTERM, 15 or RTMIN+1)\n"),
         ("exec web ls -l", 255, "", "pyruntime: exec web: container does not exist\n"),
@@ -150,7 +153,7 @@ def test_what_a_call_prints_and_returns(
 
 def test_errors_reach_the_log_whatever_is_wrong_behind_it(pyruntime: str, tmp_path: Path) -> None:
     log = tmp_path / "log.json"
-    for words in (["state", "web"], ["state", "--nonsense"], ["nonsense"], ["update", "web"]):
+    for words in (["state", "web"], ["state", "--nonsense"], ["nonsense"], ["restore", "web"]):
         done = call(pyruntime, "--root", str(tmp_path), "--log", str(log), "--log-format", "json", *words)
         assert done.returncode == 1
         last = json.loads(log.read_text().splitlines()[-1])

@@ -48,6 +48,10 @@ MAY_IMPORT = {
         "launch.notify",
         "posthooks",
     ),
+    "updating": (
+        *("errors", "report", "jsontext", "container", "state", "cgroup", "plan", "launch"),
+        *("spec.change", "spec.load"),
+    ),
     "networking": ("errors", "state", "net", "plan", "spec.types", "creation"),
     "creation": (
         "errors",
@@ -69,10 +73,10 @@ MAY_IMPORT = {
     "cli": (
         *("errors", "report", "version", "jsontext", "linux.constants", "linux.caps", "linux.proc"),
         "linux.seccomp",  # `features`: what libseccomp and the kernel at hand can do
-        *("spec", "plan", "state", "container", "creation", "execution", "lint"),
+        *("spec", "plan", "state", "container", "creation", "execution", "updating", "lint"),
         "net",  # `network`, which needs no container; and the completion of networks' names
     ),
-    "__init__": ("errors", "version", "container", "creation", "execution"),
+    "__init__": ("errors", "version", "container", "creation", "execution", "updating"),
     "__main__": ("errors", "report", "version", "linux.proc", "cli"),
 }
 NEVER = {("launch.child", "launch.parent")}

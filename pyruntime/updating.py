@@ -1,0 +1,68 @@
+"""`update`: the limits of a container that is there, changed (runc:update.go). Nothing here prints or exits."""
+
+from __future__ import annotations
+
+import posix
+
+from pyruntime import report
+from pyruntime.container import cgroup_of
+from pyruntime.errors import Error, StateError
+from pyruntime.jsontext import encode
+from pyruntime.launch.change import change_limits
+from pyruntime.plan.change import change_steps, merge
+from pyruntime.spec.change import Change
+from pyruntime.spec.load import parse
+from pyruntime.state.status import status
+from pyruntime.state.store import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def update(id: str, change: Change | dict[str, Any], *, root: str) -> None:
+    """Change limits of a container: those that `change` names (linux.resources of config.md); the others stay.
+
+    All of them or none: if one can't be had, what had been changed is put back. What is asked for is remembered, so
+    that a later change of one value knows the others. Device rules stay as they are.
+
+    Raises ConfigError, with its place, for what is no limit, UnsupportedError for one that the container's cgroup can't
+    have, KernelError for one that the kernel refuses, StateError if the container is not there any more, NotFoundError.
+    """
+    if not isinstance(change, Change):
+        change = Change(change, "resources")
+    try:
+        warnings = change.check()
+        store = Store(root, id)
+        lock_fd = store.lock()
+        try:
+            warnings += _update(store, change)
+        finally:
+            posix.close(lock_fd)
+    except Error as error:
+        error.where = change.place(error.where)
+        raise
+    for warning in warnings:
+        report.warn(warning)
+
+
+def _update(store: Store, change: Change) -> list[str]:
+    """Do it while nobody else does. The warnings are returned: nothing shall be told of what is then refused."""
+    record = store.read()
+    state = status(record, store)
+    if state in ("creating", "stopped"):
+        raise StateError(f"container not running: it is {state}", where=store.id)
+    cgroup = cgroup_of(record)
+    config = parse(store.read_file("config.json"))
+    linux = config.setdefault("linux", {})
+    before = linux.get("resources", {})
+    linux["resources"] = merge(before, change.resources)
+    change_limits(
+        change_steps(linux["resources"], change.resources),
+        cgroup,
+        then=lambda: store.write_file("config.json", encode(config).encode()),
+    )
+    devices = change.resources.get("devices")
+    if devices and devices != before.get("devices"):
+        return [f"{change.place('config.json#/linux/resources/devices')}: ignored: device rules stay as they are"]
+    return []
