@@ -286,6 +286,10 @@ def _remove(store: Store, record: Record, *, force: bool = False) -> None:
         cgroup.remove()
     elif record["cgroupIntended"]:
         _remove_if_empty(Cgroup(record["cgroupIntended"]))
+    if "resctrl" in record:
+        from pyruntime import resctrl
+
+        resctrl.remove(record["resctrl"], finished=bool(record["pid"]))
     if "network" in record:
         load_image("disconnect")
         from pyruntime import net

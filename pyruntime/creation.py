@@ -27,7 +27,7 @@ from pyruntime.linux.caps import last_cap
 from pyruntime.plan.build import build, rootfs_path
 from pyruntime.plan.namespaces import NETWORK_ANNOTATION, PUBLISH_ANNOTATION
 from pyruntime.plan.resources import DevicePolicy, cgroup_path
-from pyruntime.plan.step import CGROUP
+from pyruntime.plan.step import CGROUP, RESCTRL
 from pyruntime.spec import validate
 from pyruntime.spec.load import load
 from pyruntime.state.status import START_SOCKET
@@ -148,6 +148,7 @@ class Start:
         "config",
         "connection",
         "foreground",
+        "group",
         "hooks",
         "listen_fd",
         "notify",
@@ -179,6 +180,7 @@ class Start:
         self.cgroup: Cgroup | None = None
         self.child: Child | None = None
         self.foreground: Foreground | None = None
+        self.group: dict[str, Any] | None = None  # of resctrl, as the record tells it
         self.hooks: HookPoints | None = None  # set when one may have run
         self.notify: NotifySocket | None = None
         self.listen_fd = -1
@@ -199,6 +201,7 @@ class Start:
             from pyruntime.launch.seccomp import compile_filter
 
             compile_filter(self.plan, self.store.root_path, launch)
+        self._make_group(record)
         cgroup_fd = self._make_cgroup(launch, record)
         try:
             if wait:
@@ -260,6 +263,7 @@ class Start:
             if self.cgroup is not None:
                 self.cgroup.kill()
                 self.cgroup.remove()
+            self._remove_group(finished=True)
             if self.connection is not None:
                 self.connection.disconnect()
             self.store.remove()
@@ -284,6 +288,7 @@ class Start:
         try:
             if self.cgroup is not None:
                 self.cgroup.undo()
+            self._remove_group(finished=False)
             if self.connection is not None:
                 self.connection.disconnect(force=True)
             self.store.remove()
@@ -384,6 +389,24 @@ class Start:
         if lists.get("poststart") or lists.get("poststop"):
             record["hooks"] = [kind for kind in ("poststart", "poststop") if lists.get(kind)]
         return record
+
+    def _make_group(self, record: Record) -> None:
+        """Make the group of resctrl, if one is asked for. What the record tells of it is written before."""
+        if "intelRdt" not in self.spec.get("linux", {}):
+            return
+        from pyruntime.launch.resctrl import make_group
+
+        def keep(entry: dict[str, Any]) -> None:
+            self.group = record["resctrl"] = entry
+            self.store.write(record)
+
+        make_group(self.plan.phase(RESCTRL), keep)
+
+    def _remove_group(self, *, finished: bool) -> None:
+        if self.group is not None:
+            from pyruntime import resctrl
+
+            resctrl.remove(self.group, finished=finished)
 
     def _make_cgroup(self, launch: Launch, record: Record) -> int | None:
         """Make and fill the cgroup; its descriptor, or None where the container has none.

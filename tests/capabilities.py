@@ -134,6 +134,14 @@ def cni() -> str:
     return attempt("env", "CNI_COMMAND=VERSION", "/usr/lib/cni/bridge", text='{"cniVersion": "1.0.0"}')
 
 
+def fuse() -> str:
+    """May mount a file system of its own making."""
+    with tempfile.TemporaryDirectory() as target:
+        options = "fd=3,rootmode=40000,user_id=0,group_id=0"
+        script = f'exec 3<>/dev/fuse && mount -i -t fuse.probe -o {options} probe "$1"'
+        return attempt("unshare", "--mount", "sh", "-c", script, "sh", target)
+
+
 def vm() -> str:
     """A machine of the test run's own (scripts/vm-run), whose global settings a test may change."""
     return "" if os.environ.get("PYRUNTIME_VM") else "not in the test VM that scripts/test boots"
@@ -173,6 +181,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "libseccomp": functools.partial(attempt, sys.executable, "-c", "import ctypes; ctypes.CDLL('libseccomp.so.2')"),
     "keyrings": functools.partial(attempt, "cat", "/proc/keys"),
     "strace": functools.partial(attempt, "strace", "-o", "/dev/null", "true"),
+    "fuse": fuse,
     "vm": vm,
 }
 

@@ -68,7 +68,7 @@ COLD = {
         "pyruntime.report": "warn debug",
         "pyruntime.spec.load": "_drop_nulls _cannot_open",
         "pyruntime.spec.schema": (
-            "is_enough _wrong _shown _within _map _ignored _identifiers _ranges _interface _new_interface "
+            "is_enough _wrong _shown _within _map _ignored _identifiers _ranges _interface _new_interface _bandwidth "
         ),
         "pyruntime.spec.validate": (
             "_first_of problems warnings process_findings _as_error _as_warning _overlaps _is_mapped sysctl_path "

@@ -14,7 +14,7 @@ from pyruntime.cli import emit
 from pyruntime.cli.run import id_from_path
 from pyruntime.errors import UsageError
 from pyruntime.jsontext import encode
-from pyruntime.plan.step import CGROUP, NAMESPACES, NETWORK, PARENT, PHASES, PROCESS, ROOTFS, STARTED, STOPPED
+from pyruntime.plan.step import CGROUP, NAMESPACES, NETWORK, PARENT, PHASES, PROCESS, RESCTRL, ROOTFS, STARTED, STOPPED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyruntime.plan.step import Plan, Step
 
 HEADINGS = {
+    RESCTRL: "before there is a process: its part of the caches and of the memory bandwidth",
     CGROUP: "before there is a process: the limits it is born into",
     NAMESPACES: "the clone: which views of the system are new, which are shared",
     NETWORK: "from outside: a cable into the new network namespace",

@@ -3,7 +3,7 @@
 Imported before the child is cloned, and only if the plan has one of them.
 
 Read beside runc:libcontainer/init_linux.go:/^func setup(Scheduler|IOPriority|MemoryPolicy)/ and
-runc:libcontainer/configs/validate/validator.go:/^func (security|intelrdtCheck)/.
+runc:libcontainer/configs/validate/validator.go:/^func security/.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pyruntime.plan.attributes import (
     SetIoPriority,
     SetMemoryPolicy,
     SetScheduler,
-    SharePart,
 )
 
 TYPE_CHECKING = False
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def refuse_what_the_host_lacks(plan: Plan) -> None:
-    """Raise UnsupportedError for a label of a security module that is off, and for resctrl, before anything is made."""
+    """Raise UnsupportedError for a label of a security module that is off, before anything is made."""
     for step in plan:
         refusal = _REFUSALS[type(step)]() if type(step) in _REFUSALS else None
         if refusal is not None:
@@ -78,7 +77,6 @@ def set_memory_policy(step: SetMemoryPolicy, _process: Process) -> None:
 
 @performs(LabelProcess)
 @performs(LabelMounts)
-@performs(SharePart)
 def never(step: Step, _child: Child) -> None:
     """These were refused before there was a child."""
     raise Error(f"not performed: {step.text()}")
@@ -101,23 +99,10 @@ def _no_selinux() -> tuple[str, str]:
     return "this version of pyruntime cannot set SELinux labels yet", ""
 
 
-def _no_resctrl() -> tuple[str, str]:
-    """runc:libcontainer/intelrdt/intelrdt.go:/^func findIntelRdtMountpointDir/"""
-    if "resctrl" not in _read("/proc/filesystems"):
-        return (
-            "Intel RDT is not enabled: this kernel or CPU has no resctrl",
-            "it needs a CPU with RDT (or AMD QoS) and CONFIG_X86_CPU_RESCTRL; or remove the key",
-        )
-    if " - resctrl " not in _read("/proc/self/mountinfo"):
-        return "Intel RDT is not enabled: resctrl is not mounted", "mount -t resctrl resctrl /sys/fs/resctrl"
-    return "this version of pyruntime cannot make groups in resctrl yet", ""
-
-
 _REFUSALS: dict[type[Step], Callable[[], tuple[str, str] | None]] = {
     ConfineByProfile: _no_apparmor,
     LabelProcess: _no_selinux,
     LabelMounts: _no_selinux,
-    SharePart: _no_resctrl,
 }
 
 

@@ -26,5 +26,7 @@ def import_performers(plan: Plan) -> None:
         from pyruntime.launch import attributes
 
         attributes.refuse_what_the_host_lacks(plan)
+    if "resctrl" in modules:
+        from pyruntime.launch import resctrl  # noqa: F401
     if "netdevices" in modules:
         from pyruntime.launch import netdevices  # noqa: F401

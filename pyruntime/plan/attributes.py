@@ -112,16 +112,6 @@ class SetMemoryPolicy(Step):
         return f"take memory by {'|'.join((self.mode, *self.flags))}{nodes}"
 
 
-class SharePart(Step):
-    """`linux.intelRdt`: a part of the L3 cache and of the memory bandwidth (config-linux.md#intelrdt)."""
-
-    phase = PARENT
-    why = "linux.intelRdt asks for it"
-
-    def text(self) -> str:
-        return "join a group of resctrl"
-
-
 class LabelMounts(Step):
     """`linux.mountLabel`: the SELinux context of the mounts (config-linux.md#mount-label)."""
 
@@ -174,8 +164,6 @@ def parent_steps(spec: Spec) -> Iterator[Step]:
         yield LabelProcess("config.json#/process/selinuxLabel", process["selinuxLabel"])
     if linux.get("mountLabel"):
         yield LabelMounts("config.json#/linux/mountLabel", linux["mountLabel"])
-    if "intelRdt" in linux:
-        yield SharePart("config.json#/linux/intelRdt")
 
 
 def before_root_steps(spec: Spec) -> Iterator[Step]:

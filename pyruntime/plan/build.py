@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pyruntime.plan import mounts, namespaces, process, resources
 from pyruntime.plan.rare import filter_steps, rare_steps
-from pyruntime.plan.step import PARENT, PROCESS, ROOTFS, Plan
+from pyruntime.plan.step import PARENT, PROCESS, RESCTRL, ROOTFS, Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,10 +47,11 @@ def build(
         from pyruntime.plan import roottree
 
         leave, change_root = (roottree.leave_step(spec),), roottree.enter_step()
-    rare = [*rare_steps(spec), *_device_steps(spec)]
+    rare = [*rare_steps(spec), *_group_steps(spec, id), *_device_steps(spec)]
     mount_steps = [*mounts.mount_steps(spec, bundle_path)]
     return Plan(
         [
+            *(step for step in rare if step.phase == RESCTRL),
             *resources.resource_steps(spec.get("linux", {}), cgroup),
             *resources.owner_steps(spec, cgroup),
             *_at_place_of(network, namespaces.namespace_steps(spec)),
@@ -79,6 +80,15 @@ def build(
             *_hooks(spec, "poststart", "poststop"),
         ]
     )
+
+
+def _group_steps(spec: Spec, id: str) -> Iterable[Step]:
+    """A part of the caches and of the memory bandwidth; its module is imported by those alone that ask for one."""
+    if "intelRdt" not in spec.get("linux", {}):
+        return ()
+    from pyruntime.plan import resctrl
+
+    return resctrl.group_steps(spec, id)
 
 
 def _device_steps(spec: Spec) -> Iterable[Step]:

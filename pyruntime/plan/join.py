@@ -116,6 +116,7 @@ def build(spec: Spec, id: str, kinds: dict[str, int], *, init_pid: int = 0, no_n
             *_affinity_steps(spec),
             *(step for step in process.parent_steps(spec) if type(step) not in _INSIDE),
             *(step for step in rare if step.phase == PARENT),
+            *_group_steps(spec, id),
             *(step for step in rare if step.phase == ROOTFS),
             *_inside(process.parent_steps(spec)),
             *((EnterNamespaces("", flags, tuple(kinds)),) if kinds else ()),
@@ -134,6 +135,14 @@ def _root_steps(kinds: dict[str, int], init_pid: int) -> Iterator[Step]:
         from pyruntime.plan.roottree import EnterTreeOf
 
         yield EnterTreeOf("", init_pid)
+
+
+def _group_steps(spec: Spec, id: str) -> Iterable[Step]:
+    if "intelRdt" not in spec.get("linux", {}):
+        return ()
+    from pyruntime.plan import resctrl
+
+    return resctrl.follow_steps(spec, id)
 
 
 def _affinity_steps(spec: Spec) -> Iterator[Step]:

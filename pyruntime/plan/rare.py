@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyruntime.spec.types import Spec
 
 _RARE_OF_PROCESS = frozenset(("scheduler", "ioPriority", "apparmorProfile", "selinuxLabel"))
-_RARE_OF_LINUX = frozenset(("memoryPolicy", "mountLabel", "intelRdt"))
+_RARE_OF_LINUX = frozenset(("memoryPolicy", "mountLabel"))
 
 
 def rare_steps(spec: Spec) -> list[Step]:

@@ -23,6 +23,7 @@ else:
 
 # The phases of a start, in the order in which they happen.
 CGROUP = "cgroup"  # parent, before the clone
+RESCTRL = "resctrl"  # parent, before the clone: parts of caches and memory bandwidth
 NAMESPACES = "namespaces"  # parent: the flags of clone3 and the joins before it
 NETWORK = "network"  # parent: connects the new network namespace
 PARENT = "parent"  # parent, while the child waits: id maps, oom score
@@ -30,7 +31,7 @@ ROOTFS = "rootfs"  # child, inside its namespaces, while the host's root is stil
 PROCESS = "process"  # child, after pivot_root: becomes the user's process
 STARTED = "started"  # parent, or `start`, when the program has been executed
 STOPPED = "stopped"  # whoever has removed the container
-PHASES = (CGROUP, NAMESPACES, NETWORK, PARENT, ROOTFS, PROCESS, STARTED, STOPPED)
+PHASES = (RESCTRL, CGROUP, NAMESPACES, NETWORK, PARENT, ROOTFS, PROCESS, STARTED, STOPPED)
 
 
 @dataclass_transform(eq_default=True)

@@ -175,9 +175,9 @@ MemoryPolicy
 
 IntelRdt
   closID                   text
-  schemata                 [text]
+  schemata                 [schema?]
   l3CacheSchema            text
-  memBwSchema              text
+  memBwSchema              bandwidth?
   enableMonitoring         flag
 
 Seccomp
@@ -637,7 +637,26 @@ def _new_interface(text: str) -> str:
     return _interface(text) if text else ""
 
 
+def schema_line(text: str) -> str:
+    """A line of a file `schemata` (resctrl.rst), or none. Which resources and caches there are is the host's matter."""
+    resource, _, rest = text.partition(":")
+    pairs = [part.partition("=") for part in rest.removesuffix(";").split(";")]
+    if "\n" in text:
+        return "must not have a line break"
+    if not text or (
+        resource.strip().isalnum() and all(cache.strip().isdecimal() and value for cache, _, value in pairs)
+    ):
+        return ""
+    return "must be of the form RESOURCE:CACHE=VALUE;... such as L3:0=7f0;1=1f"
+
+
+def _bandwidth(text: str) -> str:
+    return schema_line(text) if text[:3] in ("MB:", "") else "must begin with MB:"
+
+
 FORMS: dict[str, Callable[[str], str]] = {
+    "bandwidth?": _bandwidth,
+    "schema?": schema_line,
     "assignment": lambda text: "" if text.find("=") > 0 else "must be of the form NAME=VALUE",  # environ(7)
     "ifname": _interface,
     "ifname?": _new_interface,

@@ -12,7 +12,7 @@ Read beside runc:libcontainer/configs/validate/validator.go and runc:libcontaine
 from __future__ import annotations
 
 from pyruntime.errors import ConfigError, Error, UnsupportedError
-from pyruntime.spec.schema import ENOUGH, Finding, check, is_enough
+from pyruntime.spec.schema import ENOUGH, Finding, check, is_enough, schema_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -326,9 +326,15 @@ def memory_policy(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
 
 def intel_rdt(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
     """config-linux.md#intelrdt. runc:validator.go:/^func intelrdtCheck/."""
-    group = spec.get("linux", {}).get("intelRdt", {}).get("closID", "")
+    place, wanted = ("linux", "intelRdt"), spec.get("linux", {}).get("intelRdt", {})
+    group = wanted.get("closID", "")
     if group in (".", "..") or ("/" in group and group != "/"):
-        yield Finding(ConfigError, "must be the name of one directory, or /", ("linux", "intelRdt", "closID"))
+        yield Finding(ConfigError, "must be the name of one directory, or /", (*place, "closID"))
+    for line in wanted.get("l3CacheSchema", "").split("\n"):
+        if complaint := schema_line(line):
+            yield Finding(ConfigError, f"{complaint}: {line!r}", (*place, "l3CacheSchema"))
+        elif line and line[:3] != "L3:":
+            yield Finding(None, f"should begin with L3: and be one line, not {line!r}", (*place, "l3CacheSchema"))
 
 
 def capabilities(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:

@@ -224,7 +224,7 @@ def sample(key: str, kind: str) -> Sample:
 
 
 # Sound for the validator: why they are refused depends on the host, and is told when the container is started.
-REFUSED_AT_START = ("process.selinuxLabel", "linux.mountLabel", "linux.intelRdt")
+REFUSED_AT_START = ("process.selinuxLabel", "linux.mountLabel")
 
 
 def status_of(key: str, kind: str) -> str:

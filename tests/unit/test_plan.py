@@ -21,6 +21,7 @@ from pyruntime.plan.hooks import KINDS, Hook
 from pyruntime.plan.mounts import BindMount, MountFilesystem, ParsedOptions, PivotRoot
 from pyruntime.plan.network import select
 from pyruntime.plan.numbers import members
+from pyruntime.plan.resctrl import FollowIntoGroup, group_steps
 from pyruntime.plan.roottree import EnterTree, EnterTreeOf, LeaveMounts
 from pyruntime.plan.step import PHASES, Plan, Step
 from pyruntime.spec.default import default_spec
@@ -153,7 +154,13 @@ def rich_config() -> Config:
     }
     linux["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "0-1,3", "flags": ["MPOL_F_STATIC_NODES"]}
     linux["mountLabel"] = "system_u:object_r:t"
-    linux["intelRdt"] = {"closID": "gold"}
+    linux["intelRdt"] = {
+        "closID": "gold",
+        "l3CacheSchema": "L3:0=7f0;1=1f",
+        "memBwSchema": "MB:0=20",
+        "schemata": ["L2:0=f", "MB:1=70"],
+        "enableMonitoring": True,
+    }
     linux["netDevices"] = {"eth1": {"name": "lan%d"}, "ib~0": {}}
     linux["seccomp"] = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_ALLOW"}]}
     spec["mounts"] += [
@@ -172,6 +179,13 @@ def rich_config() -> Config:
 
 
 RICH_PLAN = """
+resctrl config.json#/linux/intelRdt: wait for the lock of resctrl
+resctrl config.json#/linux/intelRdt/closID: use the resctrl group gold, made if it is not there
+resctrl config.json#/linux/intelRdt/l3CacheSchema: limit the resctrl group to L3:0=7f0;1=1f
+resctrl config.json#/linux/intelRdt/memBwSchema: limit the resctrl group to MB:0=20
+resctrl config.json#/linux/intelRdt/schemata/0: limit the resctrl group to L2:0=f
+resctrl config.json#/linux/intelRdt/schemata/1: limit the resctrl group to MB:1=70
+resctrl config.json#/linux/intelRdt/enableMonitoring: make the monitoring group web
 cgroup config.json#/linux/cgroupsPath: create cgroup /group/web
 cgroup config.json#/linux/resources/pids/limit: write '10' to pids.max
 cgroup config.json#/linux/resources/memory/limit: write '4096' to memory.max
@@ -187,6 +201,8 @@ namespaces config.json#/mounts/10: map the owners of /srv/tree and below: uid 0.
 parent config.json#/process/oomScoreAdj: set oom_score_adj to -500
 parent config.json#/process/scheduler: schedule by SCHED_RR, priority 7, SCHED_FLAG_RESET_ON_FORK
 parent config.json#/process/ioPriority: set the I/O priority to IOPRIO_CLASS_BE, 6
+parent config.json#/linux/intelRdt: put the process into the resctrl group gold, \
+and there into the monitoring group web
 rootfs config.json#/linux/netDevices/eth1: move the network device eth1 into the container as lan%d, \
 with its global addresses, set up
 rootfs config.json#/linux/netDevices/ib~00: move the network device ib~0 into the container, \
@@ -589,8 +605,34 @@ def test_the_rich_config_has_every_kind_of_step() -> None:
     seen |= {type(step) for step in plan(without_mount_namespace())}
     elsewhere = {"CheckMemoryUsage", "WriteCgroupUnless", "WriteCgroupFirst"}  # in test_resources.py
     of_exec = {kind for kind in every_step_class() if kind.__module__ == "pyruntime.plan.join"}  # test_plan_join.py
-    of_exec.add(EnterTreeOf)
+    of_exec |= {EnterTreeOf, FollowIntoGroup}
     assert {kind.__name__ for kind in every_step_class() - seen - of_exec} == elsewhere
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ({}, ["use the resctrl group web, made if it is not there"]),
+        ({"closID": ""}, ["use the resctrl group web, made if it is not there"]),
+        ({"closID": "gold", "schemata": []}, ["use the resctrl group gold, which must be there"]),
+        ({"closID": "/", "l3CacheSchema": ""}, ["use the default group of resctrl"]),
+        (
+            {"l3CacheSchema": "L3:0=f\nMB:0=70\n"},
+            [
+                "use the resctrl group web, made if it is not there",
+                *("limit the resctrl group to L3:0=f", "limit the resctrl group to MB:0=70"),
+            ],
+        ),
+    ],
+)
+def test_a_part_of_the_caches(wanted: Config, told: list[str]) -> None:
+    spec: Any = config()
+    spec["linux"]["intelRdt"] = wanted
+    _lock, *before, join = [step.text() for step in group_steps(spec, "web")]
+    assert before == told
+    name = wanted.get("closID") or "web"
+    group = "default group of resctrl" if name == "/" else f"resctrl group {name}"
+    assert join == f"put the process into the {group}"
 
 
 @pytest.mark.parametrize(
@@ -605,7 +647,7 @@ def test_a_plain_config_does_not_import_what_it_has_no_key_for() -> None:
         f"import sys; sys.path.insert(0, {LIBRARY!r})\n"
         "from pyruntime.plan.build import build\n"
         f"build({config()!r}, '/b', 'web', '/web')\n"
-        "rare = ('attributes', 'hooks', 'netdevices')\n"
+        "rare = ('attributes', 'hooks', 'netdevices', 'resctrl')\n"
         "print([name for name in rare if f'pyruntime.plan.{name}' in sys.modules])\n"
     )
     run = subprocess.run([sys.executable, FLAGS, "-c", program], check=True, capture_output=True, text=True)
@@ -626,7 +668,7 @@ def test_the_same_input_gives_the_same_plan_and_stays_as_it_was() -> None:
 PURE = """
 import builtins, posix, sys, time
 sys.path.insert(0, {library!r})
-from pyruntime.plan import attributes, hooks, netdevices, seccomp  # from files, as any part; late: few need them
+from pyruntime.plan import attributes, hooks, netdevices, resctrl, seccomp  # from files, as any part; few need them
 from pyruntime.plan.build import build
 from pyruntime.linux import constants
 emit, leave = posix.write, posix._exit

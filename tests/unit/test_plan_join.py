@@ -53,10 +53,12 @@ def test_the_order() -> None:
     spec["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
     spec["linux"]["personality"] = {"domain": "LINUX32"}
     spec["linux"]["memoryPolicy"] = {"mode": "MPOL_DEFAULT"}
+    spec["linux"]["intelRdt"] = {"schemata": ["L3:0=f"]}
     assert names(steps(from_options(spec, ["ls"], tty=True))) == [
-        "StartOnCpus", "PlaceOnCpus", "AdjustOomScore", "SetScheduler", "ConfineByProfile", "LimitItself",
-        "EnterNamespaces", "JoinContainersKeyring", "OpenTerminalInside", "SetMemoryPolicy", "SetPersonality",
-        "SetUmask", "ForbidNewPrivileges", "LimitBounding", "BecomeUser", "LoadSeccomp", "SetCapabilities", "Execute",
+        "StartOnCpus", "PlaceOnCpus", "AdjustOomScore", "SetScheduler", "FollowIntoGroup", "ConfineByProfile",
+        "LimitItself", "EnterNamespaces", "JoinContainersKeyring", "OpenTerminalInside", "SetMemoryPolicy",
+        "SetPersonality", "SetUmask", "ForbidNewPrivileges", "LimitBounding", "BecomeUser", "LoadSeccomp",
+        "SetCapabilities", "Execute",
     ]  # fmt: skip
 
 

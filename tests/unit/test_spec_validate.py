@@ -274,6 +274,18 @@ ATTRIBUTES = [
     ),
     ({"linux/intelRdt": {"closID": ".."}}, "/linux/intelRdt/closID", "must be the name of one directory"),
     ({"linux/intelRdt": {"closID": "a/b"}}, "/linux/intelRdt/closID", "must be the name of one directory"),
+    ({"linux/intelRdt": {"memBwSchema": "L3:0=f"}}, "/linux/intelRdt/memBwSchema", "must begin with MB:"),
+    ({"linux/intelRdt": {"memBwSchema": "MB:0"}}, "/linux/intelRdt/memBwSchema", "must be of the form RESOURCE:CACHE"),
+    ({"linux/intelRdt": {"memBwSchema": "MB:0=1\n"}}, "/linux/intelRdt/memBwSchema", "must not have a line break"),
+    ({"linux/intelRdt": {"schemata": ["", "L3"]}}, "/linux/intelRdt/schemata/1", "must be of the form RESOURCE:CACHE"),
+    ({"linux/intelRdt": {"schemata": ["L3:a=f"]}}, "/linux/intelRdt/schemata/0", "must be of the form RESOURCE:CACHE"),
+    ({"linux/intelRdt": {"schemata": ["L3:0=f;1"]}}, "/linux/intelRdt/schemata/0", "must be of the form RESOURCE:CA"),
+    ({"linux/intelRdt": {"schemata": ["L3:0=f\nMB:0=1"]}}, "/linux/intelRdt/schemata/0", "must not have a line break"),
+    (
+        {"linux/intelRdt": {"l3CacheSchema": "L3:0=f\nx"}},
+        "/linux/intelRdt/l3CacheSchema",
+        "must be of the form RESOURC",
+    ),
 ]
 
 USER_NAMESPACE = [
@@ -442,6 +454,7 @@ def test_what_asks_for_nothing_passes(place: str, value: object) -> None:
         (MEMORY_POLICY, {"mode": "MPOL_PREFERRED"}),
         (MEMORY_POLICY, {"mode": "MPOL_WEIGHTED_INTERLEAVE", "nodes": "0-1023"}),
         ("linux/intelRdt", {"closID": "/", "schemata": ["L3:0=f"], "enableMonitoring": True, "memBwSchema": "MB:0=70"}),
+        ("linux/intelRdt", {"closID": "", "schemata": ["", "L2 : 0 = f;1=3;"], "l3CacheSchema": "", "memBwSchema": ""}),
     ],
 )
 def test_sound_attributes(place: str, value: object) -> None:
@@ -494,6 +507,10 @@ WARNED = [
     (
         {"linux/personality": {"domain": "LINUX", "flags": ["X"]}},
         "/linux/personality/flags: ignored: the specification defines no such flag",
+    ),
+    (
+        {"linux/intelRdt": {"l3CacheSchema": "L3:0=f\nMB:0=10\n"}},
+        "/linux/intelRdt/l3CacheSchema: should begin with L3: and be one line, not 'MB:0=10'",
     ),
     ({"process/capabilities/bounding/-": "CAP_FLY"}, "/process/capabilities/bounding/3: unknown capability CAP_FLY"),
     ({"process/capabilities/bounding/-": "KILL"}, "/process/capabilities/bounding/3: unknown capability KILL"),
