@@ -56,15 +56,19 @@ def test_environment() -> Path:
 
 
 def write_launcher(launcher: Path, python: str | Path, library: Path) -> None:
-    """Write the command for the package below `library`, with the images of its hot modules (pyruntime/cli/image.py).
+    """Write the command for the package below `library`, with the images of its hot modules (pyruntime/cli/image.py)
+    and the interpreter's home (pyruntime/cli/home.py).
 
-    The images are written by the interpreter that will read them.
+    Both are written by the interpreter that will read them.
     """
+    from pyruntime.cli.home import home_path
     from pyruntime.cli.launcher import launcher_text
 
-    must([python, "-IS", library / "pyruntime/cli/image.py", library])
+    for part in ("image", "home"):
+        must([python, "-IS", library / f"pyruntime/cli/{part}.py", library])
+    interpreter = home_path(library) / Path(python).name
     fresh = launcher.with_name(f".{launcher.name}.new")
-    fresh.write_text(launcher_text(str(python), str(library)))
+    fresh.write_text(launcher_text(str(interpreter), str(library)))
     fresh.chmod(0o755)
     fresh.rename(launcher)
 

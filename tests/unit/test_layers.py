@@ -99,6 +99,7 @@ COLD = {
         "cli.condense",
         "cli.features",
         "cli.help",
+        "cli.home",
         "cli.lint",
         "cli.list",
         "cli.manual",
