@@ -18,7 +18,7 @@ from pyruntime.errors import HookError
 from pyruntime.jsontext import encode
 from pyruntime.linux import constants as c
 from pyruntime.linux import program, syscalls
-from pyruntime.linux.call import address, buffer
+from pyruntime.linux.call import address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def run_on_host(hook: Hook, identity: dict[str, Any], status: str, pid: int = 0)
     Meanwhile we are the subreaper, so that whatever the hook has started is our descendant, and a timeout finds it. A
     signal that is blocked and waiting, since the container was to get it, ends the hook as well.
     """
-    former = buffer(4)
+    former = bytearray(4)
     syscalls.prctl(c.PR_GET_CHILD_SUBREAPER, address(former))
     syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 1)
     interrupt_fd = program.interrupts_fd()
@@ -68,7 +68,7 @@ def run_on_host(hook: Hook, identity: dict[str, Any], status: str, pid: int = 0)
     finally:
         for fd in (interrupt_fd, stdin_fd, directory_fd):
             posix.close(fd)
-        syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, former.raw[0])
+        syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, former[0])
 
 
 def execute(hook: Hook, _report_fd: int) -> NoReturn:

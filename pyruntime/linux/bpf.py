@@ -17,13 +17,11 @@ from sys import byteorder
 from pyruntime.errors import KernelError
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
-from pyruntime.linux.call import address, buffer, u32, u64
+from pyruntime.linux.call import address, u32, u64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from pyruntime.linux.call import Buffer
 
     Rule = tuple[str, int, int, str]  # type "b" or "c", major, minor (-1: any), access: letters of "rwm"
 
@@ -129,18 +127,18 @@ def load(instructions: bytes) -> int:
         if error.errno not in (errno.EINVAL, errno.EACCES):
             raise
         rejected = error
-    log = buffer(_LOG_BYTES)
+    log = bytearray(_LOG_BYTES)
     try:
         return _load(instructions, log)
     except KernelError:
-        lines = log.raw.partition(b"\0")[0].decode(errors="replace").strip().splitlines()
+        lines = log.partition(b"\0")[0].decode(errors="replace").strip().splitlines()
         rejected.hint = f"the verifier says: {' / '.join(lines[-3:])}" if lines else rejected.hint
         raise rejected from None
 
 
-def _load(instructions: bytes, log: Buffer | None) -> int:
+def _load(instructions: bytes, log: bytearray | None) -> int:
     """BPF_PROG_LOAD, again while a signal interrupts the verifier (EAGAIN, up to Linux 5.x)."""
-    program, license_text = buffer(instructions), buffer(_LICENSE)
+    program, license_text = bytearray(instructions), bytearray(_LICENSE)
     attr = (
         u32(c.BPF_PROG_TYPE_CGROUP_DEVICE, len(instructions) // 8)
         + u64(address(program), address(license_text))
@@ -204,16 +202,16 @@ def _attach(program_fd: int, cgroup_fd: int, flags: int, replace_fd: int) -> Non
 
 def attached_ids(cgroup_fd: int) -> list[int]:
     """The kernel's numbers of the device programs attached to a cgroup. Raises KernelError. See BPF_PROG_QUERY."""
-    ids = buffer(4 * _MOST_PROGRAMS)
-    attr = buffer(
+    ids = bytearray(4 * _MOST_PROGRAMS)
+    attr = bytearray(
         u32(cgroup_fd, c.BPF_CGROUP_DEVICE, 0, 0)
         + u64(address(ids))
         + u32(_MOST_PROGRAMS, 0)
         + u64(0, 0, 0, 0)  # not asked for; but kernels 6.17 to 7.1 write the last word whatever the size they are told
     )
     syscalls.bpf(c.BPF_PROG_QUERY, attr)
-    count = int.from_bytes(attr.raw[24:28], byteorder)
-    return [int.from_bytes(ids.raw[4 * i : 4 * i + 4], byteorder) for i in range(count)]
+    count = int.from_bytes(attr[24:28], byteorder)
+    return [int.from_bytes(ids[4 * i : 4 * i + 4], byteorder) for i in range(count)]
 
 
 def _attached(cgroup_fd: int) -> list[int]:

@@ -22,12 +22,10 @@ from pyruntime.linux.constants import AT_FDCWD, flag_names, value_name
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from ctypes import Array
     from types import FrameType
     from typing import Any, TypeAlias
 
-    Buffer: TypeAlias = Array[Any]
-    Argument: TypeAlias = int | str | bytes | Buffer | None
+    Argument: TypeAlias = int | str | bytes | bytearray | None
 
 try:
     from _ctypes import (
@@ -83,13 +81,20 @@ _NOTHING = (0, 0, 0, 0, 0, 0)
 
 
 def call(number: int, *arguments: Argument, expected: tuple[int, ...] = ()) -> int:
-    """Make system call `number` with up to six arguments: int, text (a C string), Struct, buffer() or None (NULL).
+    """Make system call `number` with up to six arguments: int, text (a C string), Struct, bytearray or None (NULL).
 
     Only to be called by a wrapper whose name and parameters are the kernel's: they are what the error shows.
     Raises KernelError, but for the errnos that are `expected`: then their negative is returned, for an exception costs
     more than most calls. Raises Error for a string with a NUL in it.
     """
-    words = [c_string(word) if type(word) is str or type(word) is bytes else word for word in arguments]
+    words = [
+        c_string(word)
+        if type(word) is str or type(word) is bytes
+        else address(word)
+        if type(word) is bytearray
+        else word
+        for word in arguments
+    ]
     result = _syscall(number, *words, *_NOTHING[len(words) :])
     if result == -1:
         failure = get_errno()
@@ -108,32 +113,22 @@ def c_string(text: str | bytes) -> bytes:
 
 
 class Struct(bytes):
-    """A struct that the kernel only reads: bytes that are no C string. What it writes to must be a buffer()."""
+    """A struct that the kernel only reads: bytes that are no C string. What it writes to must be a bytearray."""
 
     __slots__ = ()
 
 
-def buffer(content: bytes | int) -> Buffer:
-    """Memory that a call can read and write: a copy of some bytes, or that many zero bytes. `.raw` is what it holds.
+def address(memory: bytearray) -> int:
+    """Where the bytes lie, for a struct that points to them; not of none. The caller keeps them alive and their number.
 
-    It is larger than asked for, and zero there: each size is a class of its own, which takes ctypes 10 us to make.
+    (An array of ctypes would do, too; but each length is a class of its own, and the first one takes 0.1 ms to make.)
     """
-    raw = bytes(content)
-    size = max(_SMALLEST, 1 << (len(raw) - 1).bit_length())
-    return (c_char * size).from_buffer_copy(raw.ljust(size, b"\0"))
-
-
-_SMALLEST = 256  # bytes of a buffer, so that there is one class for almost all of them
-
-
-def address(memory: Buffer) -> int:
-    """Where a buffer lies, for a struct that points to it. The caller keeps the buffer alive."""
-    return addressof(memory)
+    return addressof(c_char.from_buffer(memory))
 
 
 def memory_at(place: int, size: int) -> bytes:
     """A copy of `size` bytes that lie at an address which a C function has returned."""
-    memory: Buffer = (c_char * size).from_address(place)
+    memory: Any = (c_char * size).from_address(place)
     return bytes(memory.raw)
 
 
@@ -147,10 +142,10 @@ def u32(*values: int) -> bytes:
     return b"".join([value.to_bytes(4, byteorder) for value in values])
 
 
-def string_vector(strings: Iterable[str | bytes]) -> tuple[Struct, Buffer]:
+def string_vector(strings: Iterable[str | bytes]) -> tuple[Struct, bytearray]:
     """An argv or envp: the table of pointers that ends with NULL, and the memory it points to (keep both)."""
     raws = [c_string(text) + b"\0" for text in strings]
-    memory = buffer(b"".join(raws))
+    memory = bytearray(b"".join([*raws, b"\0"]))
     place = address(memory)
     pointers = []
     for raw in raws:

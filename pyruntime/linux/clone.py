@@ -14,7 +14,7 @@ import posix
 from sys import byteorder
 
 from pyruntime.errors import Error, KernelError
-from pyruntime.linux.call import Struct, address, buffer, call, native, u64
+from pyruntime.linux.call import Struct, address, call, native, u64
 from pyruntime.linux.constants import CLONE_INTO_CGROUP, CLONE_PIDFD, SIGCHLD, SYS_clone3
 
 _before_fork, _after_fork_in_parent, _after_fork_in_child = _hooks = [
@@ -38,7 +38,7 @@ def clone3(
     """
     if (threads := thread_count()) > 1:
         raise Error(f"clone3 in a process with {threads} threads could hang its child")
-    pidfd_cell = buffer(4)
+    pidfd_cell = bytearray(4)
     words = {
         "flags": flags | (CLONE_PIDFD if pidfd else 0) | (0 if cgroup_fd is None else CLONE_INTO_CGROUP),
         "pidfd": address(pidfd_cell) if pidfd else 0,
@@ -63,7 +63,7 @@ def clone3(
         _after_fork_in_child()
         return 0, -1
     _after_fork_in_parent()
-    return pid, int.from_bytes(pidfd_cell.raw[:4], byteorder) if pidfd else -1
+    return pid, int.from_bytes(pidfd_cell, byteorder) if pidfd else -1
 
 
 def thread_count() -> int:

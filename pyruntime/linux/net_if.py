@@ -8,13 +8,8 @@ from __future__ import annotations
 import posix
 from sys import byteorder
 
-from pyruntime.linux.call import buffer
 from pyruntime.linux.constants import AF_INET, IFF_UP, IFNAMSIZ, SIOCGIFFLAGS, SIOCSIFFLAGS, SOCK_DGRAM
 from pyruntime.linux.syscalls import ioctl, socket
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pyruntime.linux.call import Buffer
 
 _SIZEOF_IFREQ = 40
 
@@ -25,13 +20,13 @@ def loopback_up() -> None:
     try:
         ifreq = _ifreq("lo", 0)
         ioctl(fd, SIOCGIFFLAGS, ifreq)
-        flags = int.from_bytes(ifreq.raw[IFNAMSIZ : IFNAMSIZ + 2], byteorder)
+        flags = int.from_bytes(ifreq[IFNAMSIZ : IFNAMSIZ + 2], byteorder)
         ioctl(fd, SIOCSIFFLAGS, _ifreq("lo", flags | IFF_UP))
     finally:
         posix.close(fd)
 
 
-def _ifreq(name: str, flags: int) -> Buffer:
+def _ifreq(name: str, flags: int) -> bytearray:
     """struct ifreq: an interface's name in 16 bytes, then a union, here a short with its flags."""
     content = name.encode().ljust(IFNAMSIZ, b"\0") + flags.to_bytes(2, byteorder)
-    return buffer(content.ljust(_SIZEOF_IFREQ, b"\0"))
+    return bytearray(content.ljust(_SIZEOF_IFREQ, b"\0"))

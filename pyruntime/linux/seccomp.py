@@ -18,7 +18,7 @@ from sys import byteorder
 from pyruntime.errors import Error, KernelError, UnsupportedError
 from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
-from pyruntime.linux.call import buffer, c_string, c_void_p, library, memory_at, u32, u64
+from pyruntime.linux.call import c_string, c_void_p, library, memory_at, u32, u64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Library:
             number = resolve(c_string(rule.name))
             if number == _UNKNOWN:
                 continue
-            conditions = buffer(b"".join(u32(index, operator) + u64(a, b) for index, operator, a, b in rule.conditions))
+            conditions = b"".join([u32(index, operator) + u64(a, b) for index, operator, a, b in rule.conditions])
             result = add(context, rule.action, number, len(rule.conditions), conditions)
             if result:
                 what = f"libseccomp does not take the rule for {rule.name}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 from sys import byteorder
 
 from pyruntime.errors import Error
-from pyruntime.linux.call import Struct, address, buffer, call, string_vector, u32, u64
+from pyruntime.linux.call import Struct, address, call, string_vector, u32, u64
 from pyruntime.linux.constants import (
     _LINUX_CAPABILITY_VERSION_3,
     FSCONFIG_CMD_CREATE,
@@ -77,8 +77,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from pyruntime.linux.call import Buffer
-
     Text = str | bytes
 
 # --- mounts ---------------------------------------------------------------------------------------------------------
@@ -133,7 +131,9 @@ def fsopen(fstype: Text, flags: int = 0) -> int:
     return call(SYS_fsopen, fstype, flags)
 
 
-def fsconfig(fs_fd: int, cmd: int, key: Text | None = None, value: Text | Buffer | None = None, aux: int = 0) -> None:
+def fsconfig(
+    fs_fd: int, cmd: int, key: Text | None = None, value: Text | bytearray | None = None, aux: int = 0
+) -> None:
     """Set one parameter of a file system to be, or create it (`cmd`: FSCONFIG_*). See fsconfig(2).
 
     Raises KernelError; the kernel's explanation can be read from `fs_fd` as text.
@@ -211,9 +211,9 @@ def mknodat(dirfd: int, name: Text, mode: int, dev: int) -> None:
 
 def fstatfs_type(fd: int) -> int:
     """The magic number of the file system of `fd`, such as PROC_SUPER_MAGIC. See fstatfs(2)."""
-    statfs = buffer(256)
+    statfs = bytearray(256)
     call(SYS_fstatfs, fd, statfs)
-    return int.from_bytes(statfs.raw[:8], byteorder)
+    return int.from_bytes(statfs[:8], byteorder)
 
 
 def signalfd4(fd: int, mask: int, flags: int = 0) -> int:
@@ -232,20 +232,19 @@ def socket(family: int, type: int, protocol: int = 0) -> int:
 def socketpair(family: int, type: int, protocol: int = 0) -> tuple[int, int]:
     """Two connected sockets, as cheaply. See socketpair(2)."""
     type |= SOCK_CLOEXEC
-    sv = buffer(8)
+    sv = bytearray(8)
     call(SYS_socketpair, family, type, protocol, sv)
-    return int.from_bytes(sv.raw[:4], byteorder), int.from_bytes(sv.raw[4:8], byteorder)
+    return int.from_bytes(sv[:4], byteorder), int.from_bytes(sv[4:], byteorder)
 
 
-def ioctl(fd: int, request: int, argument: int | Buffer = 0) -> int:
+def ioctl(fd: int, request: int, argument: int | bytearray = 0) -> int:
     """A device's own call: `request` decides what `argument` means. See ioctl(2)."""
     return call(SYS_ioctl, fd, request, argument)
 
 
-def bpf(cmd: int, attr: bytes | Buffer) -> int:
-    """Ask the BPF subsystem: `attr` is the union bpf_attr of `cmd`, a buffer() if it takes an answer. See bpf(2)."""
-    memory = buffer(attr) if isinstance(attr, bytes) else attr
-    return call(SYS_bpf, cmd, memory, len(attr))
+def bpf(cmd: int, attr: bytes | bytearray) -> int:
+    """Ask the BPF subsystem: `attr` is the union bpf_attr of `cmd`, a bytearray if it takes an answer. See bpf(2)."""
+    return call(SYS_bpf, cmd, bytearray(attr) if isinstance(attr, bytes) else attr, len(attr))
 
 
 # --- namespaces and processes ---------------------------------------------------------------------------------------
@@ -287,7 +286,7 @@ def seccomp(operation: int, flags: int, program: bytes | None) -> int:
     """
     if program is None:
         return call(SYS_seccomp, operation, flags, None)
-    filter = buffer(program)
+    filter = bytearray(program)
     return call(SYS_seccomp, operation, flags, Struct(u64(len(program) // 8, address(filter))))
 
 
@@ -306,9 +305,9 @@ def prlimit(pid: int, resource: int, soft: int, hard: int) -> tuple[int, int]:
 
     No limit is RLIM_INFINITY, 2**64 - 1. Raises KernelError; EINVAL for soft above hard.
     """
-    old = buffer(16)
+    old = bytearray(16)
     call(SYS_prlimit64, pid, resource, Struct(u64(soft, hard)), old)
-    return int.from_bytes(old.raw[:8], byteorder), int.from_bytes(old.raw[8:16], byteorder)
+    return int.from_bytes(old[:8], byteorder), int.from_bytes(old[8:], byteorder)
 
 
 def sched_setattr(
@@ -407,14 +406,14 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the three capability sets of this process, as masks of 64 bits (caps.mask). See capset(2)."""
     sets = (effective, permitted, inheritable)
     low, high = [mask & 0xFFFFFFFF for mask in sets], [mask >> 32 for mask in sets]
-    call(SYS_capset, buffer(u32(_LINUX_CAPABILITY_VERSION_3, 0)), Struct(u32(*low, *high)))
+    call(SYS_capset, bytearray(u32(_LINUX_CAPABILITY_VERSION_3, 0)), Struct(u32(*low, *high)))
 
 
 def capget() -> tuple[int, int, int]:
     """The (effective, permitted, inheritable) capabilities of this process, as masks. See capget(2)."""
-    data = buffer(24)
-    call(SYS_capget, buffer(u32(_LINUX_CAPABILITY_VERSION_3, 0)), data)
-    words = [int.from_bytes(data.raw[place : place + 4], byteorder) for place in range(0, 24, 4)]
+    data = bytearray(24)
+    call(SYS_capget, bytearray(u32(_LINUX_CAPABILITY_VERSION_3, 0)), data)
+    words = [int.from_bytes(data[place : place + 4], byteorder) for place in range(0, 24, 4)]
     effective, permitted, inheritable = (words[i] | words[i + 3] << 32 for i in range(3))
     return effective, permitted, inheritable
 
@@ -451,12 +450,12 @@ def keyctl_setperm(ring: int, perm: int) -> None:
 
 def keyctl_describe(ring: int) -> str:
     """A key's "type;uid;gid;permissions in hex;description". See keyctl_describe(3)."""
-    text = buffer(_DESCRIPTION)
+    text = bytearray(_DESCRIPTION)
     size = call(SYS_keyctl, KEYCTL_DESCRIBE, ring, text, _DESCRIPTION)
     if size > _DESCRIPTION:
-        text = buffer(size)
+        text = bytearray(size)
         call(SYS_keyctl, KEYCTL_DESCRIBE, ring, text, size)
-    return text.raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    return text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
 _DESCRIPTION = 256  # bytes: what most keyrings are described in
