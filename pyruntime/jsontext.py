@@ -1,7 +1,8 @@
 """JSON text to Python values and back, without the 7 ms that `import json` costs (it compiles regular expressions).
 
 `_json` is the C half of the standard json module: its scanner reads a whole document in some 30 microseconds, but tells
-errors without line and column. So on an error, and only then, the real json parses the text again for the message.
+errors without line and column. So on an error, and only then, the real json parses the text again for the message. Its
+encoder writes what shall be on one line; lines with indentation are made here.
 
 No companion: runc has encoding/json. The language itself is RFC 8259.
 """
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 try:
     from _json import encode_basestring as _quote
     from _json import encode_basestring_ascii as _quote_ascii
+    from _json import make_encoder as _make_encoder
     from _json import make_scanner as _make_scanner
 except ImportError:  # another Python than CPython: the pure halves of json have the same signatures
     from json.decoder import JSONDecoder as _Decoder
@@ -24,6 +26,10 @@ except ImportError:  # another Python than CPython: the pure halves of json have
     def _make_scanner(options: Any) -> Any:  # type: ignore[no-redef]
         """Stand in for _json.make_scanner: the same scanner, made the slow way."""
         return _Decoder(parse_constant=options.parse_constant).scan_once  # type: ignore[attr-defined]
+
+    def _make_encoder(*_options: Any) -> Any:  # type: ignore[no-redef]
+        """Stand in for _json.make_encoder, by what serves here where that gives up."""
+        return lambda value, _level: (_encode(value, "", ""),)
 
 
 __all__ = ("decode", "encode")
@@ -102,7 +108,22 @@ def encode(value: object, indent: str = "") -> str:
 
     Raises TypeError for any other type, ValueError for NaN and the infinities.
     """
-    return _encode(value, indent, "\n" if indent else "")
+    if indent:
+        return _encode(value, indent, "\n")
+    try:
+        text = "".join(_write(value, 0))
+        text.encode()
+    except ValueError:  # NaN, or a lone surrogate
+        return _encode(value, "", "")
+    return text
+
+
+def _refuse_type(value: object) -> NoReturn:
+    raise TypeError(f"a {type(value).__name__} has no JSON form")
+
+
+# What json.JSONEncoder would make, too: no search for circles, no ASCII for other characters, no blanks, no NaN.
+_write: Any = _make_encoder(None, _refuse_type, _quote, None, ":", ",", False, False, False)
 
 
 def _encode(value: object, indent: str, line: str) -> str:
@@ -125,7 +146,7 @@ def _encode(value: object, indent: str, line: str) -> str:
         if value - value != 0:  # true of NaN and the infinities only
             raise ValueError(f"{value} has no JSON form")
         return float.__repr__(value)
-    raise TypeError(f"a {type(value).__name__} has no JSON form")
+    _refuse_type(value)
 
 
 def _string(text: object) -> str:
