@@ -14,7 +14,7 @@ import time
 
 from pyruntime import report
 from pyruntime.caller import CallerOptions, send_pidfd, write_pid_file
-from pyruntime.cgroup.creation import cgroup_of
+from pyruntime.cgroup.creation import Hierarchy
 from pyruntime.cgroup.manager import Cgroup
 from pyruntime.errors import ConfigError, Error, KernelError, UnsupportedError
 from pyruntime.images import load_image
@@ -132,7 +132,7 @@ def plan_bundle(bundle_path: str, id: str, *, root: str, **options: Any) -> Plan
     given = Options(**options)
     store = Store(root, id)
     spec, _, network = _load(path, given, store)
-    return _plan(spec, validate.validate(spec), path, store, given, network)
+    return _plan(spec, validate.validate(spec), path, store, given, network, Hierarchy())
 
 
 class Start:
@@ -149,6 +149,7 @@ class Start:
         "connection",
         "foreground",
         "group",
+        "hierarchy",
         "hooks",
         "listen_fd",
         "notify",
@@ -172,7 +173,8 @@ class Start:
         elif self.spec.get("hooks", {}).get("startContainer"):
             # The image's own programs will run beside the child as long as it is Python: see launch/hookpoints.py.
             seal_interpreter(keep=_OWN_ENVIRONMENT)
-        self.plan = _plan(self.spec, warnings, self.bundle_path, self.store, options, network)
+        self.hierarchy = Hierarchy()
+        self.plan = _plan(self.spec, warnings, self.bundle_path, self.store, options, network, self.hierarchy)
         options.check(terminal=self.spec["process"].get("terminal", False))
         _check_devices(self.spec, options)
         self.connection = self._connection() if network is not None else None
@@ -415,7 +417,7 @@ class Start:
         container's own only after: until then it may be another's.
         """
         steps = self.plan.phase(CGROUP)
-        record["cgroupIntended"] = limits.intended_path(steps)
+        record["cgroupIntended"] = limits.intended_path(steps, self.hierarchy)
         self.store.write(record)
         self.cgroup = limits.make_cgroup(steps, record["cgroupIntended"], rootless=launch.rootless)
         if self.cgroup is None:
@@ -478,7 +480,13 @@ def _select_network(spec: Spec, options: Options, store: Store) -> Selection | N
 
 
 def _plan(
-    spec: Spec, warnings: list[str], bundle_path: str, store: Store, options: Options, network: Selection | None
+    spec: Spec,
+    warnings: list[str],
+    bundle_path: str,
+    store: Store,
+    options: Options,
+    network: Selection | None,
+    hierarchy: Hierarchy,
 ) -> Plan:
     """Tell the oddities of a Spec that is valid, and compile it."""
     for warning in warnings:
@@ -488,7 +496,7 @@ def _plan(
     linux = spec.get("linux", {})
     if "seccomp" in linux:
         load_image("seccomp")
-    own = "/" if linux.get("cgroupsPath", "").startswith("/") else cgroup_of()
+    own = "/" if linux.get("cgroupsPath", "").startswith("/") else hierarchy.cgroup_of()
     return build(
         spec,
         bundle_path,

@@ -23,44 +23,51 @@ _THREADED = frozenset(("cpu", "cpuset", "perf_event", "pids"))
 _PATH_KEY = "config.json#/linux/cgroupsPath"
 
 
+class Hierarchy:
+    """The cgroup v2 hierarchy as it is mounted here: the first of /sys/fs/cgroup, /sys/fs/cgroup/unified, elsewhere.
+
+    `path` is the mount point, "" if there is none: a plan can be made without; `create` will raise it. To look for it
+    means to read all mounts, so who needs it twice passes it on. See cgroups(7).
+    """
+
+    __slots__ = ("_top", "path")
+
+    def __init__(self) -> None:
+        found = dict(proc.mounts("cgroup2"))  # a later mount at the same place covers the earlier one
+        # By preference, not by order: what is mounted below /sys/fs/cgroup may be covered by a later mount on top.
+        places = [path for path in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", *found) if path in found]
+        self.path = places[0] if places else ""
+        # The cgroup that is to be seen there, as from our own cgroup namespace: a part of the tree in a container that
+        # shares its host's.
+        self._top = found[self.path].rstrip("/") if places else ""
+
+    def cgroup_of(self, pid: int | str = "self") -> str:
+        """A process's cgroup, as a path below the mount point ("/" if it cannot be seen from there, or is none).
+
+        Raises FileNotFoundError or ProcessLookupError if the process is gone.
+        Companion: opencontainers/cgroups:fs2/defaultpath.go:/^func parseCgroupFile/.
+        """
+        for line in proc.read_file(f"/proc/{pid}/cgroup").split(b"\n"):
+            if line.startswith(b"0::") and self.path:
+                path = line[3:].decode(errors="surrogateescape").removesuffix(" (deleted)")
+                inside = path.startswith(f"{self._top}/") and not path.startswith("/..")
+                return path[len(self._top) :] if inside else "/"
+        return "/"
+
+    def path_of(self, cgroup: str) -> str:
+        """The directory of a cgroup on the host; "" if there is no hierarchy."""
+        return self.path.rstrip("/") + cgroup if self.path else ""
+
+
 def find_v2() -> str:
-    """Where the cgroup v2 hierarchy is mounted: /sys/fs/cgroup, on hybrid hosts /sys/fs/cgroup/unified.
-
-    Raises UnsupportedError, with the remedy, where there is none. See cgroups(7).
-    """
-    return _find_mount()[0]
-
-
-def _find_mount() -> tuple[str, str]:
-    """The mount point, and the cgroup that is its root (as seen from our own cgroup namespace)."""
-    found = dict(proc.mounts("cgroup2"))  # a later mount at the same place covers the earlier one
-    # By preference, not by order: what is mounted below /sys/fs/cgroup may be covered by a later mount on top of it.
-    for path in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", *found):
-        if path in found:
-            return path, found[path]
-    raise UnsupportedError(
-        "no cgroup v2 hierarchy is mounted",
-        hint="mount -t cgroup2 none /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1",
-    )
-
-
-def cgroup_of(pid: int | str = "self") -> str:
-    """A process's cgroup, as a path below the v2 mount point ("/" if it cannot be seen from there, or is none).
-
-    Raises FileNotFoundError or ProcessLookupError if the process is gone.
-    Companion: opencontainers/cgroups:fs2/defaultpath.go:/^func parseCgroupFile/.
-    """
-    for line in proc.read_file(f"/proc/{pid}/cgroup").split(b"\n"):
-        if line.startswith(b"0::"):
-            path = line[3:].decode(errors="surrogateescape").removesuffix(" (deleted)")
-            try:
-                root = _find_mount()[1].rstrip("/")
-            except UnsupportedError:
-                return "/"  # a plan can be made without; `create` will raise it again
-            # In a container that shares its host's cgroup namespace the mount shows only a part of the tree.
-            inside = path.startswith(f"{root}/") and not path.startswith("/..")
-            return path[len(root) :] if inside else "/"
-    return "/"
+    """Where the cgroup v2 hierarchy is mounted. Raises UnsupportedError, with the remedy, where there is none."""
+    path = Hierarchy().path
+    if not path:
+        raise UnsupportedError(
+            "no cgroup v2 hierarchy is mounted",
+            hint="mount -t cgroup2 none /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1",
+        )
+    return path
 
 
 def create(root_path: str, path: str, needed: dict[str, str]) -> Cgroup:

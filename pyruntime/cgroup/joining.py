@@ -76,10 +76,11 @@ def _start_in(path: str, start: Callable[[int], Result]) -> Result:
 
 def _cgroup_of(pid: int) -> str:
     """The host path of a process's cgroup, "" if there is none to be seen."""
-    from pyruntime.cgroup.creation import cgroup_of, find_v2  # rare
+    from pyruntime.cgroup.creation import Hierarchy  # rare
 
+    hierarchy = Hierarchy()
     try:
-        path = cgroup_of(pid)
+        path = hierarchy.cgroup_of(pid)
     except OSError:
         return ""
-    return find_v2().rstrip("/") + path if path != "/" else ""
+    return hierarchy.path_of(path) if path != "/" else ""

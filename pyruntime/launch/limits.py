@@ -12,7 +12,7 @@ import posix
 
 from pyruntime.cgroup import creation
 from pyruntime.cgroup.manager import Cgroup
-from pyruntime.errors import Error, KernelError, StateError, UnsupportedError
+from pyruntime.errors import Error, KernelError, StateError
 from pyruntime.linux import bpf, proc
 from pyruntime.plan import resources
 
@@ -24,13 +24,10 @@ if TYPE_CHECKING:
     from pyruntime.plan.step import Step
 
 
-def intended_path(steps: list[Step]) -> str:
+def intended_path(steps: list[Step], hierarchy: creation.Hierarchy) -> str:
     """The host path of the cgroup that `make_cgroup` is going to make; "" if there is no such step, or no cgroup v2."""
     step = next((step for step in steps if isinstance(step, resources.CreateCgroup)), None)
-    try:
-        return creation.find_v2().rstrip("/") + step.path if step is not None else ""
-    except UnsupportedError:
-        return ""  # whether the container can do without is for `make_cgroup` to say
+    return hierarchy.path_of(step.path) if step is not None else ""
 
 
 def make_cgroup(steps: list[Step], intended_path: str = "", *, rootless: bool = False) -> Cgroup | None:

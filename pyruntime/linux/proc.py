@@ -79,7 +79,7 @@ def mounts(fstype: str) -> list[tuple[str, str]]:
 
 def _unescape(field: bytes) -> str:
     """Undo the octal escapes of mountinfo: blank, tab, newline, and the backslash last."""
-    for code in (b"\\040", b"\\011", b"\\012", b"\\134"):
+    for code in (b"\\040", b"\\011", b"\\012", b"\\134") if b"\\" in field else ():
         field = field.replace(code, bytes((int(code[1:], 8),)))
     return field.decode(errors="surrogateescape")
 

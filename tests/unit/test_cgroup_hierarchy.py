@@ -59,19 +59,20 @@ def test_without_v2_the_remedy_is_told(host: dict[str, str]) -> None:
 def test_own_cgroup(host: dict[str, str], root: str, own: str, expected: str) -> None:
     host["/proc/self/mountinfo"] = UNIFIED.replace(" / /sys", f" {root} /sys")
     host["/proc/self/cgroup"] = f"4:memory:/elsewhere\n0::{own}\n"
-    assert creation.cgroup_of() == expected
+    assert creation.Hierarchy().cgroup_of() == expected
 
 
 def test_own_cgroup_where_v2_is_not_mounted(host: dict[str, str]) -> None:
     """A plan is made on any machine; that a container can't be is for `create` to say."""
     host["/proc/self/mountinfo"] = f"{TMPFS}\n{V1}\n"
     host["/proc/self/cgroup"] = "4:memory:/elsewhere\n0::/mine\n"
-    assert creation.cgroup_of() == "/"
+    assert creation.Hierarchy().cgroup_of() == "/"
 
 
 def test_own_cgroup_on_a_host_with_v1_alone(host: dict[str, str]) -> None:
+    host["/proc/self/mountinfo"] = f"{TMPFS}\n{V1}\n"
     host["/proc/self/cgroup"] = "4:memory:/elsewhere\n"
-    assert creation.cgroup_of() == "/"
+    assert creation.Hierarchy().cgroup_of() == "/"
 
 
 @pytest.mark.parametrize(
