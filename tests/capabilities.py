@@ -114,6 +114,14 @@ def apparmor() -> str:
     return "" if os.access(loader, os.W_OK) else f"no right to write {loader}"
 
 
+def selinux() -> str:
+    """SELinux is on, and lets us become what a container's program is by the policies of distributions."""
+    if "selinuxfs" not in Path("/proc/filesystems").read_text():
+        return "SELinux is not enabled in this kernel"
+    ask = 'echo -n system_u:system_r:container_t:s0:c1,c2 > /proc/self/attr/exec && exec sh -c "$1"'
+    return attempt("bash", "-c", ask, "sh", "grep -q :container_t: /proc/self/attr/current")
+
+
 def realtime() -> str:
     """A process in a new cgroup may be scheduled in real time: not so under CONFIG_RT_GROUP_SCHED with cgroup v2."""
     if gap := missing("cgroup2"):
@@ -165,6 +173,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "numa": numa,
     "realtime": realtime,
     "apparmor": apparmor,
+    "selinux": selinux,
     "gcc": compiler,
     # By the names that Debian's binutils and binutils-aarch64-linux-gnu have on every architecture.
     "as-x86_64": functools.partial(attempt, "x86_64-linux-gnu-as", "--version"),

@@ -4,7 +4,7 @@
 
 PYRUNTIME_MUST_RUN=root,cgroup2,...  a missing one of these (or of "all") fails the test instead, as does any other skip
 PYRUNTIME_DEFER=FILE                 tests whose gaps are all in PYRUNTIME_ELSEWHERE=cpu,memory,... are not run but
-                                     listed in FILE: scripts/test runs them in the place that has those
+                                     listed in FILE, each with its gaps: scripts/test runs them where those are none
 PYRUNTIME_REPORT=FILE                what passed, failed and was skipped, as JSON (scripts/test adds the places up)
 RUNTIME=runc                         the runtime under test; without it the one of this checkout
 """
@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         elsewhere = set(os.environ.get("PYRUNTIME_ELSEWHERE", "").split(","))
         deferred = [item for item in items if item.stash[GAPS] and item.stash[GAPS].keys() <= elsewhere]
         part = Path(f"{path}.part")
-        part.write_text("".join(f"{item.nodeid}\n" for item in deferred))
+        part.write_text("".join(f"{item.nodeid}\t{','.join(item.stash[GAPS].keys())}\n" for item in deferred))
         part.rename(path)
         config.hook.pytest_deselected(items=deferred)
         items[:] = [item for item in items if item not in deferred]

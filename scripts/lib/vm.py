@@ -14,14 +14,15 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from scripts.lib.steps import CHECKOUT, clean_environment, die, need_packages
 
-# What a test that needs one of these finds in the machine, if it does not find it here (tests/capabilities.py).
-OFFERS = "vm root cgroup2 cpu cpuset io memory misc pids rdma userns timens idmap apparmor CAP_SYS_RESOURCE".split()
+# What a test that needs one of these finds in the machine, if it does not find it here (tests/capabilities.py), besides
+# its security module.
+OFFERS = "vm root cgroup2 cpu cpuset io memory misc pids rdma userns timens idmap CAP_SYS_RESOURCE".split()
 NOT_SENT = (".git", "__pycache__", ".*_cache", ".hypothesis", ".venv", "*.egg-info", "bundles/debian/rootfs")
 OUT_SIZE = 64 << 20
 MEMORY = "2G"
@@ -29,25 +30,29 @@ TIMEOUT = int(os.environ.get("PYRUNTIME_VM_TIMEOUT", "1500"))
 
 
 class Machine(NamedTuple):
-    """A way to boot: "uml" with its program, or "qemu" with its program and a kernel."""
+    """A way to boot: "uml" with its program, or "qemu" with its program and a kernel.
+
+    security: "apparmor" or "selinux", for no kernel enforces both.
+    """
 
     kind: str
     program: Path
     kernel: Path | None = None
+    security: str = "apparmor"
 
     def __str__(self) -> str:
-        return f"user-mode Linux ({self.program})" if self.kind == "uml" else f"QEMU ({self.kernel})"
+        what = f"user-mode Linux ({self.program})" if self.kind == "uml" else f"QEMU ({self.kernel})"
+        return f"{what} with SELinux" if self.security == "selinux" else what
 
 
-def find_uml() -> Path | None:
+def umls() -> Iterator[Machine]:
     """User-mode Linux: $PYRUNTIME_UML, a copy kept beside the checkout, or Debian's package."""
     chosen = os.environ.get("PYRUNTIME_UML")
     beside = CHECKOUT.parent / "shared/vm/linux.uml"
     packaged = shutil.which("linux.uml")
     for path in (chosen, beside, packaged):
         if path and os.access(path, os.X_OK):
-            return Path(path).resolve()
-    return None
+            yield Machine("uml", Path(path).resolve())
 
 
 def find_qemu() -> Machine | None:
@@ -60,13 +65,29 @@ def find_qemu() -> Machine | None:
 
 def find() -> Machine | None:
     """The first machine of UML, QEMU that is here."""
-    uml = find_uml()
-    return Machine("uml", uml) if uml else find_qemu()
+    return next(umls(), None) or find_qemu()
+
+
+def find_selinux() -> Machine | None:
+    """The first machine that is here whose kernel has SELinux, as all of Debian's; and what compiles its policy."""
+    qemu = find_qemu()
+    found = [machine for machine in umls() if b"selinuxfs" in machine.program.read_bytes()] or ([qemu] if qemu else [])
+    if not found or not need_packages("checkpolicy", what_for="the policy of SELinux in the test VM", optional=True):
+        return None
+    return found[0]._replace(security="selinux")
 
 
 def find_or_install() -> Machine | None:
     """As `find`, and Debian's user-mode-linux is installed if that is all that is missing; None: cannot be had."""
     return find() or (find() if need_packages("user-mode-linux", what_for="the test VM", optional=True) else None)
+
+
+def find_or_install_selinux() -> Machine | None:
+    """As `find_selinux`, and Debian's user-mode-linux is installed if there is none."""
+    what_for = "the test VM with SELinux"
+    return find_selinux() or (
+        find_selinux() if need_packages("user-mode-linux", what_for=what_for, optional=True) else None
+    )
 
 
 HOW_TO_GET_ONE = """\
@@ -96,6 +117,20 @@ def pack(command: str, disk: Path, extra: Sequence[Path] = ()) -> None:
             archive.add(path, path.name)
 
 
+LOAD_POLICY = """\
+mount -t selinuxfs selinuxfs /sys/fs/selinux && cat .vm-selinux-policy >/sys/fs/selinux/load || exit
+echo 1 >/sys/fs/selinux/enforce"""
+
+
+def selinux_policy(folder: Path) -> Path:
+    """The policy that a machine with SELinux is to load."""
+    policy = folder / ".vm-selinux-policy"
+    source = Path(__file__).with_name("guest-selinux.conf")
+    # MLS, for the categories of containers; and a version of the format that the kernel of Debian 12 takes.
+    subprocess.run(["checkpolicy", "-M", "-U", "allow", "-c", "33", "-o", policy, source], check=True)
+    return policy
+
+
 def sent(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     """Leave out what a clean clone would not have; everything belongs to root over there."""
     if any(Path(entry.name).match(pattern) for pattern in NOT_SENT):
@@ -106,7 +141,7 @@ def sent(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 def boot_command(machine: Machine, root: Path, tree: Path, out: Path, scratch: Path, cpus: int) -> list[str]:
     """The command line that boots guest-init on these three disks and shows its console on stdout."""
-    guest = ["init=/guest-init", "rw", "quiet", "loglevel=0", "panic=-1", "lsm=landlock,yama,apparmor"]
+    guest = ["init=/guest-init", "rw", "quiet", "loglevel=0", "panic=-1", f"lsm=landlock,yama,{machine.security}"]
     if machine.kind == "uml":
         disks = [f"ubd0={scratch}/cow,{root}", f"ubd1r={tree}", f"ubd2={out}"]
         console = ["con0=null,fd:1", "con=null", f"uml_dir={scratch}/", f"umid={scratch.name}"]
@@ -136,6 +171,9 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Boot, run a shell command in a copy of the tree and power off; `scratch` keeps the disks meanwhile."""
     tree, out = scratch / "tree", scratch / "out"
+    if machine.security == "selinux":
+        extra = [*extra, selinux_policy(scratch)]
+        command = f"{LOAD_POLICY}\n{command}"
     pack(command, tree, extra)
     with out.open("wb") as file:
         file.truncate(OUT_SIZE)
