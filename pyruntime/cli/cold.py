@@ -101,6 +101,7 @@ COLD = {
         ),
         "pyruntime.plan.join": "_list",
         "pyruntime.plan.process": "_names",
+        "pyruntime.plan.rare": "label_mounts",
         "pyruntime.plan.seccomp": "rules default_action architectures hides_new_calls _action _alternatives",
         "pyruntime.report": "warn debug",
         "pyruntime.spec.execution": "from_file from_object _with _user _id",

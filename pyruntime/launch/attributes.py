@@ -1,14 +1,13 @@
-"""Performing the steps of plan/attributes.py: scheduling, I/O priority, memory policy, security labels.
+"""Performing the steps of plan/attributes.py: scheduling, I/O priority, memory policy, the profile of AppArmor.
 
 Imported before the child is cloned, and only if the plan has one of them.
 
-Read beside runc:libcontainer/init_linux.go:/^func setup(Scheduler|IOPriority|MemoryPolicy)/ and
-runc:libcontainer/configs/validate/validator.go:/^func security/.
+Read beside runc:libcontainer/init_linux.go:/^func setup(Scheduler|IOPriority|MemoryPolicy)/.
 """
 
 from __future__ import annotations
 
-from pyruntime.errors import Error, UnsupportedError
+from pyruntime.errors import UnsupportedError
 from pyruntime.launch import labels  # noqa: F401  # performs ConfineByProfile
 from pyruntime.launch.perform import performs
 from pyruntime.linux import constants as c
@@ -20,8 +19,6 @@ from pyruntime.plan.attributes import (
     POLICIES,
     SCHED_FLAGS,
     ConfineByProfile,
-    LabelMounts,
-    LabelProcess,
     SetIoPriority,
     SetMemoryPolicy,
     SetScheduler,
@@ -29,20 +26,20 @@ from pyruntime.plan.attributes import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pyruntime.launch.credentials import Process
     from pyruntime.launch.handle import Child
-    from pyruntime.plan.step import Plan, Step
+    from pyruntime.plan.step import Plan
 
 
 def refuse_what_the_host_lacks(plan: Plan) -> None:
-    """Raise UnsupportedError for a label of a security module that is off, before anything is made."""
+    """Raise UnsupportedError for a profile of AppArmor where that is off, before anything is made.
+
+    runc:libcontainer/apparmor/apparmor_linux.go:/^var isEnabled/
+    """
     for step in plan:
-        refusal = _REFUSALS[type(step)]() if type(step) in _REFUSALS else None
-        if refusal is not None:
-            message, hint = refusal
-            raise UnsupportedError(message, where=step.where, hint=hint)
+        if isinstance(step, ConfineByProfile) and not _has_apparmor():
+            hint = "boot with the kernel parameter apparmor=1, or remove the key"
+            raise UnsupportedError("AppArmor is not enabled on this host", where=step.where, hint=hint)
 
 
 @performs(SetScheduler)
@@ -75,40 +72,8 @@ def set_memory_policy(step: SetMemoryPolicy, _process: Process) -> None:
     syscalls.set_mempolicy(MEMORY_MODES[step.mode], flags, nodes)
 
 
-@performs(LabelProcess)
-@performs(LabelMounts)
-def never(step: Step, _child: Child) -> None:
-    """These were refused before there was a child."""
-    raise Error(f"not performed: {step.text()}")
-
-
-def _no_apparmor() -> tuple[str, str] | None:
-    """runc:libcontainer/apparmor/apparmor_linux.go:/^var isEnabled/"""
-    if _read("/sys/module/apparmor/parameters/enabled")[:1] != "Y":
-        return "AppArmor is not enabled on this host", "boot with the kernel parameter apparmor=1, or remove the key"
-    return None
-
-
-def _no_selinux() -> tuple[str, str]:
-    """The kernel knows selinuxfs if and only if SELinux was switched on at boot. runc: /^func security/"""
-    if "selinuxfs" not in _read("/proc/filesystems"):
-        return (
-            "a SELinux label is asked for, but SELinux is disabled on this host or not supported by it",
-            "boot with the kernel parameters security=selinux selinux=1, or remove the key",
-        )
-    return "this version of pyruntime cannot set SELinux labels yet", ""
-
-
-_REFUSALS: dict[type[Step], Callable[[], tuple[str, str] | None]] = {
-    ConfineByProfile: _no_apparmor,
-    LabelProcess: _no_selinux,
-    LabelMounts: _no_selinux,
-}
-
-
-def _read(path: str) -> str:
-    """A small file of the host's kernel, or "" if it is not there."""
+def _has_apparmor() -> bool:
     try:
-        return proc.read_file(path).decode(errors="surrogateescape")
-    except OSError:
-        return ""
+        return proc.read_file("/sys/module/apparmor/parameters/enabled")[:1] == b"Y"
+    except FileNotFoundError:
+        return False

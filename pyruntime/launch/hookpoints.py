@@ -102,7 +102,7 @@ class HookPoints:
         if not self._starting:
             return False
         if label is not None:
-            message = "a startContainer hook can't be confined by process.apparmorProfile yet"
+            message = "a startContainer hook can't be confined by process.apparmorProfile or selinuxLabel yet"
             raise UnsupportedError(message, where=self._starting[0].where)
         self._stdin_fds = [state_fd(self.identity, "created", posix.getpid()) for _ in self._starting]
         # Copies of anything hold the numbers until the real ones come; of the channel, `create` would wait for them.

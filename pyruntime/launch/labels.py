@@ -1,6 +1,7 @@
-"""`process.apparmorProfile`: the profile confines the user's program, and not the hop that executes it.
+"""`process.apparmorProfile` and `selinuxLabel`: they are for the user's program, and not for the hop that executes it.
 
-A process asks for a profile by writing to its file attr/exec, which counts for the next execve: aa_change_onexec(2).
+A process asks for a profile by writing to its file attr/exec, which counts for the next execve: aa_change_onexec(2),
+setexeccon(3). What follows is told of AppArmor, and true of SELinux (selinux.py).
 If the child asked, the hop would be confined, and the program only if the profile lets the hop execute it, by whatever
 transition the profile has for that. So the hop must ask; and it must open the file itself, since the kernel refuses a
 write through a descriptor from before an execve. For that it gets a descriptor of the directory attr, taken from the
@@ -44,7 +45,7 @@ CODE = {
 
 
 class Label:
-    """What the hop is to ask for: the text to write to the file `exec` below the directory `directory_fd`."""
+    """What the hop is to ask for: the text to write to the file `exec` of the directory attr, `directory_fd`."""
 
     __slots__ = ("directory_fd", "text")
 

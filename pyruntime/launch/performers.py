@@ -28,5 +28,9 @@ def import_performers(plan: Plan) -> None:
         attributes.refuse_what_the_host_lacks(plan)
     if "resctrl" in modules:
         from pyruntime.launch import resctrl  # noqa: F401
+    if "selinux" in modules:
+        from pyruntime.launch import selinux
+
+        selinux.refuse_where_it_is_off(plan)
     if "netdevices" in modules:
         from pyruntime.launch import netdevices  # noqa: F401

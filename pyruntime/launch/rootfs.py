@@ -20,6 +20,7 @@ from pyruntime.launch.perform import performs
 from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
 from pyruntime.plan.mounts import (
+    EMPTY_TMPFS,
     BindMount,
     BindRoot,
     CreateDevice,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from pyruntime.launch.labels import Label
     from pyruntime.launch.sync import Channel
 
-_EMPTY_TMPFS = "nr_blocks=1,nr_inodes=1"
 _NODE_TYPES = {"c": c.S_IFCHR, "b": c.S_IFBLK, "p": c.S_IFIFO}
 
 # A mount inside procfs would let the image fake what the runtime and the container's own tools trust. These files are
@@ -101,7 +101,7 @@ class Rootfs:
         self.mask_fd = -1  # an empty read-only tmpfs, once one is mounted
         self.trees: dict[str, int] = {}  # detached mounts that the parent has mapped, by their place in config.json
         self.ask_for_source: Callable[[Channel, str], int] | None = None  # launch/sources.py
-        self.label: Label | None = None  # what the hop shall ask for, if there is an AppArmor profile
+        self.label: Label | None = None  # what the hop shall ask for, if there is a profile or a label
 
 
 @performs(RootPropagation)
@@ -290,7 +290,7 @@ def mask_path(step: MaskPath, rootfs: Rootfs) -> None:
         elif rootfs.mask_fd >= 0:
             syscalls.mount(proc_fd(rootfs.mask_fd), proc_fd(found), "", c.MS_BIND, "")
         else:
-            syscalls.mount("tmpfs", proc_fd(found), "tmpfs", c.MS_RDONLY, _EMPTY_TMPFS)
+            syscalls.mount("tmpfs", proc_fd(found), "tmpfs", c.MS_RDONLY, step.data)
             rootfs.mask_fd = rootfs.root.open(step.path)
     finally:
         posix.close(found)
@@ -359,7 +359,7 @@ def _unmount_or_cover(path: str) -> None:
     except KernelError as error:
         if error.errno not in (errno.EINVAL, errno.EPERM):
             raise
-        syscalls.mount("tmpfs", path, "tmpfs", c.MS_RDONLY, _EMPTY_TMPFS)
+        syscalls.mount("tmpfs", path, "tmpfs", c.MS_RDONLY, EMPTY_TMPFS)
 
 
 @performs(SharedRoot)

@@ -195,7 +195,10 @@ LABEL_HINTS = {
 EXECVE_HINTS = {
     "ENOENT": "the program exists, but its interpreter does not: the #! line, or the loader of a dynamic executable",
     "ENOEXEC": "neither a binary for this architecture nor a script with a #! line",
-    "EACCES": "the file system is mounted noexec, or the interpreter is not executable",
+    "EACCES": "the file system is mounted noexec, the interpreter is not executable, or SELinux does not allow the "
+    "change to process.selinuxLabel by this program (ausearch -m avc)",
+    "EPERM": "of SELinux, process.noNewPrivileges or a nosuid mount: the policy has to allow nnp_transition or "
+    "nosuid_transition to process.selinuxLabel",
     "E2BIG": "the arguments and the environment together are too long",
 }
 

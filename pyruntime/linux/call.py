@@ -268,10 +268,11 @@ _HINTS = {
     "keyctl EDQUOT": "not the disk: this user's quota of keys, kernel.keys.maxkeys",
     "memfd_create EACCES": "vm.memfd_noexec=2 forbids memory files that can be executed",
     "mknodat EPERM": "needs CAP_MKNOD in the first user namespace; in another one devices are bind-mounted instead",
-    "mount EACCES": "a file system on a device that is read-only, or whose mount forbids devices (nodev)",
+    "mount EACCES": "a file system on a device that is read-only, or whose mount forbids devices (nodev); or SELinux: "
+    "see ausearch -m avc, and a user namespace can't give a context to all types",
     "mount EBUSY": "it is mounted already, or a file is open for writing and read-only was asked for",
-    "mount EINVAL": "an option in data that the file system does not know (see dmesg), a remount or move of what is no "
-    "mount point, or a bind of an unbindable or locked mount",
+    "mount EINVAL": "an option in data that the file system does not know (see dmesg), a SELinux context that the "
+    "policy does not know, a remount or move of what is no mount point, or a bind of an unbindable or locked mount",
     "mount ENODEV": "this kernel has no such file system type, or not loaded: see /proc/filesystems",
     "mount ENOSPC": "not the disk: /proc/sys/fs/mount-max mounts exist in this namespace",
     "mount EPERM": "needs CAP_SYS_ADMIN over the mount namespace's owner; in a user namespace also: a type not allowed "

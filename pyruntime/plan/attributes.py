@@ -1,4 +1,4 @@
-"""Spec -> Steps for what few configs ask of a process: how it is scheduled, where its memory comes from, its labels.
+"""Spec -> Steps for what few configs ask of a process: how it is scheduled, where its memory comes from, its profile.
 
 Imported only for a config that has one of the keys (plan.build), so that the others do not pay for it.
 
@@ -112,30 +112,6 @@ class SetMemoryPolicy(Step):
         return f"take memory by {'|'.join((self.mode, *self.flags))}{nodes}"
 
 
-class LabelMounts(Step):
-    """`linux.mountLabel`: the SELinux context of the mounts (config-linux.md#mount-label)."""
-
-    phase = PARENT
-    why = "linux.mountLabel asks for it"
-
-    label: str
-
-    def text(self) -> str:
-        return f"label the mounts {self.label}"
-
-
-class LabelProcess(Step):
-    """`process.selinuxLabel` (config.md#linux-process)."""
-
-    phase = PARENT
-    why = "process.selinuxLabel asks for it"
-
-    label: str
-
-    def text(self) -> str:
-        return f"label the process {self.label}"
-
-
 class ConfineByProfile(Step):
     """`process.apparmorProfile` (config.md#linux-process), in force from its execve on: launch/labels.py."""
 
@@ -150,7 +126,7 @@ class ConfineByProfile(Step):
 
 def parent_steps(spec: Spec) -> Iterator[Step]:
     """What the parent does to the child, or has to know before there is one."""
-    process, linux = spec["process"], spec.get("linux", {})
+    process = spec["process"]
     if "scheduler" in process:
         wanted = process["scheduler"]
         numbers = (wanted.get("nice", 0), wanted.get("priority", 0))
@@ -160,10 +136,6 @@ def parent_steps(spec: Spec) -> Iterator[Step]:
     if "ioPriority" in process:
         priority = process["ioPriority"]
         yield SetIoPriority("config.json#/process/ioPriority", priority["class"], priority.get("priority", 0))
-    if process.get("selinuxLabel"):
-        yield LabelProcess("config.json#/process/selinuxLabel", process["selinuxLabel"])
-    if linux.get("mountLabel"):
-        yield LabelMounts("config.json#/linux/mountLabel", linux["mountLabel"])
 
 
 def before_root_steps(spec: Spec) -> Iterator[Step]:

@@ -8,7 +8,7 @@ but for one thing: whatever is reached by a path is done before pivot_root, thro
 from __future__ import annotations
 
 from pyruntime.plan import mounts, namespaces, process, resources
-from pyruntime.plan.rare import filter_steps, rare_steps
+from pyruntime.plan.rare import filter_steps, label_mounts, rare_steps
 from pyruntime.plan.step import PARENT, PROCESS, RESCTRL, ROOTFS, Plan
 
 TYPE_CHECKING = False
@@ -47,9 +47,9 @@ def build(
         from pyruntime.plan import roottree
 
         leave, change_root = (roottree.leave_step(spec),), roottree.enter_step()
-    rare = [*rare_steps(spec), *_group_steps(spec, id), *_device_steps(spec)]
+    rare = [*rare_steps(spec, new_keyring=not no_new_keyring), *_group_steps(spec, id), *_device_steps(spec)]
     mount_steps = [*mounts.mount_steps(spec, bundle_path)]
-    return Plan(
+    plan = Plan(
         [
             *(step for step in rare if step.phase == RESCTRL),
             *resources.resource_steps(spec.get("linux", {}), cgroup),
@@ -59,8 +59,8 @@ def build(
             *_connect_steps(network, spec),
             *process.parent_steps(spec),
             *(step for step in rare if step.phase == PARENT),
-            *process.before_root_steps(id, no_new_keyring),
             *(step for step in rare if step.phase == ROOTFS),
+            *process.before_root_steps(id, no_new_keyring),
             *_await_network(network, spec),
             *namespaces.identity_steps(spec),
             *leave,
@@ -80,6 +80,8 @@ def build(
             *_hooks(spec, "poststart", "poststop"),
         ]
     )
+    label_mounts(spec, plan.steps)
+    return plan
 
 
 def _group_steps(spec: Spec, id: str) -> Iterable[Step]:

@@ -110,7 +110,7 @@ def build(spec: Spec, id: str, kinds: dict[str, int], *, init_pid: int = 0, no_n
     flags = 0
     for flag in kinds.values():
         flags |= flag
-    rare = rare_steps(spec)
+    rare = rare_steps(spec, new_keyring=not no_new_keyring)
     return Plan(
         [
             *_affinity_steps(spec),

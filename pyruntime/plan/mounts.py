@@ -66,11 +66,14 @@ PROPAGATION: dict[str, int] = {
     "runbindable": c.MS_UNBINDABLE | c.MS_REC,
 }
 
+# What covers a directory that is to be hidden. See tmpfs(5).
+EMPTY_TMPFS = "nr_blocks=1,nr_inodes=1"
+
 # For the whole tree below a mount, by mount_setattr(2): (attributes to set, attributes to clear). The access times are
 # one field of the mask, not bits, so that choosing one clears the field first.
 _ATIME = c.MOUNT_ATTR__ATIME
 
-_DATA_MAX = 4096  # the kernel copies a page of options, and cuts what is longer without a word
+DATA_MAX = 4096  # the kernel copies a page of options, and cuts what is longer without a word
 RECURSIVE: dict[str, tuple[int, int]] = {
     "rro": (c.MOUNT_ATTR_RDONLY, 0),
     "rrw": (0, c.MOUNT_ATTR_RDONLY),
@@ -291,6 +294,7 @@ class MaskPath(Step):
     why = "these files tell about the host, or harm it"
 
     path: str
+    data: str  # the options of the tmpfs, if it is a directory
 
     def text(self) -> str:
         return f"hide {self.path}, if it exists"
@@ -387,8 +391,8 @@ class ParsedOptions:
             else:
                 data.append(option)
         self.data = ",".join(data)
-        if len(self.data.encode("utf-8", "surrogateescape")) >= _DATA_MAX:
-            raise ConfigError(f"longer than the {_DATA_MAX - 1} bytes that mount(2) takes", where=f"{where}/options")
+        if len(self.data.encode("utf-8", "surrogateescape")) >= DATA_MAX:
+            raise ConfigError(f"longer than the {DATA_MAX - 1} bytes that mount(2) takes", where=f"{where}/options")
         self.propagation = tuple(propagation)
         self.recursive = (attr_set, attr_clear)
 
@@ -519,7 +523,7 @@ def closing_steps(spec: Spec, change_root: Step) -> Iterator[Step]:
     for index, path in enumerate(linux.get("readonlyPaths", ())):
         yield ReadonlyPath(f"config.json#/linux/readonlyPaths/{index}", path)
     for index, path in enumerate(linux.get("maskedPaths", ())):
-        yield MaskPath(f"config.json#/linux/maskedPaths/{index}", path)
+        yield MaskPath(f"config.json#/linux/maskedPaths/{index}", path, EMPTY_TMPFS)
     yield change_root
     wanted = PROPAGATION.get(linux.get("rootfsPropagation", ""), 0)
     if wanted & (c.MS_SHARED | c.MS_UNBINDABLE):

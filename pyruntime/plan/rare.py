@@ -13,21 +13,32 @@ if TYPE_CHECKING:
     from pyruntime.plan.step import Step
     from pyruntime.spec.types import Spec
 
-_RARE_OF_PROCESS = frozenset(("scheduler", "ioPriority", "apparmorProfile", "selinuxLabel"))
-_RARE_OF_LINUX = frozenset(("memoryPolicy", "mountLabel"))
+_RARE_OF_PROCESS = frozenset(("scheduler", "ioPriority", "apparmorProfile"))
 
 
-def rare_steps(spec: Spec) -> list[Step]:
-    """How it is scheduled, where its memory comes from, its labels."""
-    if _RARE_OF_PROCESS.isdisjoint(spec["process"]) and _RARE_OF_LINUX.isdisjoint(spec.get("linux", {})):
-        return []
-    from pyruntime.plan import attributes
+def rare_steps(spec: Spec, *, new_keyring: bool) -> list[Step]:
+    """How it is scheduled, where its memory comes from, its profile and its label, and that of a new keyring."""
+    steps: list[Step] = []
+    if not _RARE_OF_PROCESS.isdisjoint(spec["process"]) or "memoryPolicy" in spec.get("linux", {}):
+        from pyruntime.plan import attributes
 
-    return [
-        *attributes.parent_steps(spec),
-        *attributes.before_root_steps(spec),
-        *attributes.process_steps(spec),
-    ]
+        steps += attributes.parent_steps(spec)
+        steps += attributes.before_root_steps(spec)
+        steps += attributes.process_steps(spec)
+    if spec["process"].get("selinuxLabel"):
+        from pyruntime.plan import selinux
+
+        steps += selinux.process_steps(spec, new_keyring=new_keyring)
+    return steps
+
+
+def label_mounts(spec: Spec, steps: list[Step]) -> None:
+    """Give the mounts among the steps of a start the label that they are to have, if any."""
+    label = spec.get("linux", {}).get("mountLabel")
+    if label:
+        from pyruntime.plan import selinux
+
+        selinux.label_mounts(steps, label)
 
 
 def filter_steps(spec: Spec) -> Iterator[LoadSeccomp]:

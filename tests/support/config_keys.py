@@ -223,10 +223,6 @@ def sample(key: str, kind: str) -> Sample:
     return Sample(cast("Spec", spec), pointer, companions)
 
 
-# Sound for the validator: why they are refused depends on the host, and is told when the container is started.
-REFUSED_AT_START = ("process.selinuxLabel", "linux.mountLabel")
-
-
 def status_of(key: str, kind: str) -> str:
     """What becomes of the key: served, refused by name or warned of; or what else was found, which fits no status."""
     spec, pointer, companions = sample(key, kind)
@@ -235,7 +231,7 @@ def status_of(key: str, kind: str) -> str:
     if len(about) < len(found):
         return f"the sample is unsound: {[(one.pointer(), one.message) for one in found]}"
     if not about:
-        return REFUSED if key.startswith(REFUSED_AT_START) else SERVED
+        return SERVED
     if all(one.error is None for one in about):
         return WARNED
     if any(one.error is ConfigError for one in about):

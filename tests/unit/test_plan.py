@@ -203,6 +203,9 @@ parent config.json#/process/scheduler: schedule by SCHED_RR, priority 7, SCHED_F
 parent config.json#/process/ioPriority: set the I/O priority to IOPRIO_CLASS_BE, 6
 parent config.json#/linux/intelRdt: put the process into the resctrl group gold, \
 and there into the monitoring group web
+rootfs config.json#/linux/mountLabel: new ipc namespace
+rootfs config.json#/process/selinuxLabel: label new keyrings system_u:system_r:t
+rootfs config.json#/process/selinuxLabel: label the program system_u:system_r:t
 rootfs config.json#/linux/netDevices/eth1: move the network device eth1 into the container as lan%d, \
 with its global addresses, set up
 rootfs config.json#/linux/netDevices/ib~00: move the network device ib~0 into the container, \
@@ -213,7 +216,9 @@ rootfs config.json#/linux/sysctl/net.ipv4.conf.a~11.forwarding: write '0' to /pr
 rootfs config.json#/linux/rootfsPropagation: make the mount at / MS_SHARED
 rootfs config.json#/mounts/7: bind /bundle/data on /data MS_RDONLY|MS_BIND|MS_REC, then MS_REC|MS_SLAVE, \
 then for the whole tree rro rnosuid
-rootfs config.json#/mounts/8: mount tmpfs on /tmp MS_RDONLY with size=1m, filled with what it hides
+rootfs config.json#/mounts/8: mount tmpfs on /tmp MS_RDONLY with size=1m,context="system_u:object_r:t", \
+filled with what it hides
+rootfs config.json#/linux/mountLabel: label the mounts system_u:object_r:t, as an attribute /dev/mqueue
 rootfs config.json#/linux/devices/0: bind the host's /dev/fuse c 10:229 mode 0600 owner 1:2
 rootfs config.json#/linux/devices/1: bind the host's /dev/null c 1:3 mode 0666 owner 0:0
 rootfs config.json#/linux/devices/2: make /dev/pipe p mode 0666 owner 0:0
@@ -270,6 +275,11 @@ def kinds(of: Plan) -> list[str]:
         ("CreateDevice", "MaskPath", "a mask on a device would be covered"),
         ("MaskPath", "PivotRoot", "the host's /proc and /dev/null are gone afterwards"),
         ("WriteSysctl", "MountFilesystem", "the container's /proc may be faked"),
+        ("LabelKeyring", "JoinSessionKeyring", "it has the label that it is made with"),
+        ("RenewIpc", "WriteSysctl", "the limits of the one before go with it"),
+        ("RenewIpc", "MountFilesystem", "the message queues are those of the mounter's namespace"),
+        ("MountFilesystem", "LabelMounts", "what it labels has to be there"),
+        ("LabelMounts", "PivotRoot", "paths are looked up before"),
         ("PivotRoot", "SharedRoot", "pivot_root refuses a shared root"),
         ("LimitBounding", "BecomeUser", "dropping from the bounding set needs CAP_SETPCAP"),
         ("BecomeUser", "SetCapabilities", "setuid clears the sets"),
@@ -668,7 +678,7 @@ def test_the_same_input_gives_the_same_plan_and_stays_as_it_was() -> None:
 PURE = """
 import builtins, posix, sys, time
 sys.path.insert(0, {library!r})
-from pyruntime.plan import attributes, hooks, netdevices, resctrl, seccomp  # from files, as any part; few need them
+from pyruntime.plan import attributes, hooks, netdevices, resctrl, seccomp, selinux  # from files; few need them
 from pyruntime.plan.build import build
 from pyruntime.linux import constants
 emit, leave = posix.write, posix._exit
