@@ -24,7 +24,7 @@ import fcntl
 import posix
 
 from pyruntime import report
-from pyruntime.errors import ConfigError, ExistsError, KernelError, UnsupportedError
+from pyruntime.errors import ConfigError, Error, ExistsError, KernelError, UnsupportedError
 from pyruntime.linux import proc
 
 TYPE_CHECKING = False
@@ -112,12 +112,7 @@ class Group:
         Raises UnsupportedError if the host has no such resource, ConfigError if the group has another part, KernelError
         with the kernel's words. runc:libcontainer/intelrdt/intelrdt.go:/^func .*Manager.*Set/
         """
-        resource = line.partition(":")[0].strip()
-        names = sorted(posix.listdir(f"{self._root_path}/info"))
-        there = [name for name in names if name != _STATUS and name[-4:] != "_MON"]
-        if resource not in there:
-            hint = f"it has {', '.join(there) or 'nothing to limit'}"
-            raise UnsupportedError(f"resctrl of this host has no {resource!r}", hint=hint)
+        resource = _resource(line, self._root_path)
         if self.entry["made"] or not self.entry["isShared"]:
             write_schema(self.path, line)
         else:
@@ -125,10 +120,7 @@ class Group:
 
     def _compare(self, line: str, resource: str) -> None:
         """What the group has is right if it is so for each cache that the line names. Raises ConfigError."""
-        has = ""
-        for there in proc.read_file(f"{self.path}/schemata").decode().split("\n"):
-            if there.partition(":")[0].strip() == resource:
-                has = there.strip()
+        has = _schemata(self.path).get(resource, "")
         if not _fits(line, has, self._step(resource)):
             message = f"the resctrl group {self.entry['group'] or '/'} is there and has {has}, not {line}"
             raise ConfigError(message, hint="others may be in it, so it is not changed: use another closID")
@@ -166,6 +158,60 @@ class Group:
         except OSError as error:
             raise KernelError(f"mkdir({path!r}, 0755)", error.errno or 0, hint=_why(error)) from None
         return True
+
+
+def change(entry: dict[str, Any], lines: list[tuple[str, str]], then: Callable[[], None]) -> None:
+    """Limit the group of a container that is there by lines of `schemata`, each with its place, and do `then`.
+
+    If any of it fails, what was changed is put back. Raises UnsupportedError, KernelError, and as `then`.
+    runc:libcontainer/container_linux.go:/^func .*Container. Set/
+    """
+    root_path = find()
+    path = f"{root_path}/{entry['group']}".rstrip("/")
+    lock_fd = _lock(root_path)
+    try:
+        before = _schemata(path)
+        try:
+            for where, line in lines:
+                _change(path, line, where, root_path)
+            then()
+        except Error:
+            _put_back(before, path)
+            raise
+    finally:
+        posix.close(lock_fd)
+
+
+def _change(path: str, line: str, where: str, root_path: str) -> None:
+    try:
+        _resource(line, root_path)
+        write_schema(path, line)
+    except Error as error:
+        error.where = where
+        raise
+
+
+def _put_back(before: dict[str, str], path: str) -> None:
+    for resource, now in _schemata(path).items():
+        if now != before[resource]:
+            write_schema(path, before[resource])  # which the kernel has had, and so takes
+
+
+def _schemata(path: str) -> dict[str, str]:
+    """The lines of a group's `schemata` by their resources."""
+    lines = proc.read_file(f"{path}/schemata").decode().split("\n")
+    return {line.partition(":")[0].strip(): line.strip() for line in lines if line}
+
+
+def _resource(line: str, root_path: str) -> str:
+    """What a line of `schemata` is about. Raises UnsupportedError if the host does not have it."""
+    resource = line.partition(":")[0].strip()
+    names = sorted(posix.listdir(f"{root_path}/info"))
+    there = [name for name in names if name != _STATUS and name[-4:] != "_MON"]
+    if resource not in there:
+        hint = f"it has {', '.join(there) or 'nothing to limit'}"
+        raise UnsupportedError(f"resctrl of this host has no {resource!r}", hint=hint)
+    return resource
 
 
 def write_schema(group_path: str, line: str) -> None:

@@ -10,18 +10,26 @@ from pyruntime.errors import Error, StateError
 from pyruntime.jsontext import encode
 from pyruntime.launch.change import change_limits
 from pyruntime.plan.change import change_steps, merge
-from pyruntime.spec.change import Change
+from pyruntime.spec.change import SCHEMA_OPTIONS, Change, schemata
 from pyruntime.spec.load import parse
 from pyruntime.state.status import status
 from pyruntime.state.store import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from pyruntime.spec.types import IntelRdt, Linux
+    from pyruntime.state.store import Record
 
-def update(id: str, change: Change | dict[str, Any], *, root: str) -> None:
+
+def update(
+    id: str, change: Change | dict[str, Any], *, root: str, l3_cache_schema: str = "", mem_bw_schema: str = ""
+) -> None:
     """Change limits of a container: those that `change` names (linux.resources of config.md); the others stay.
+
+    The schemas are lines for the container's group of resctrl, "" for none (config-linux.md#intelrdt).
 
     All of them or none: if one can't be had, what had been changed is put back. What is asked for is remembered, so
     that a later change of one value knows the others. Device rules stay as they are.
@@ -33,10 +41,11 @@ def update(id: str, change: Change | dict[str, Any], *, root: str) -> None:
         change = Change(change, "resources")
     try:
         warnings = change.check()
+        shares = schemata(l3_cache_schema, mem_bw_schema)
         store = Store(root, id)
         lock_fd = store.lock()
         try:
-            warnings += _update(store, change)
+            warnings += _update(store, change, shares)
         finally:
             posix.close(lock_fd)
     except Error as error:
@@ -46,7 +55,7 @@ def update(id: str, change: Change | dict[str, Any], *, root: str) -> None:
         report.warn(warning)
 
 
-def _update(store: Store, change: Change) -> list[str]:
+def _update(store: Store, change: Change, shares: IntelRdt) -> list[str]:
     """Do it while nobody else does. The warnings are returned: nothing shall be told of what is then refused."""
     record = store.read()
     state = status(record, store)
@@ -57,12 +66,28 @@ def _update(store: Store, change: Change) -> list[str]:
     linux = config.setdefault("linux", {})
     before = linux.get("resources", {})
     linux["resources"] = merge(before, change.resources)
-    change_limits(
-        change_steps(linux["resources"], change.resources),
-        cgroup,
-        then=lambda: store.write_file("config.json", encode(config).encode()),
-    )
+
+    def remember() -> None:
+        store.write_file("config.json", encode(config).encode())
+
+    then = remember
+    if shares:
+        then = _change_shares(record, linux, shares, remember)
+    change_limits(change_steps(linux["resources"], change.resources), cgroup, then)
     devices = change.resources.get("devices")
     if devices and devices != before.get("devices"):
         return [f"{change.place('config.json#/linux/resources/devices')}: ignored: device rules stay as they are"]
     return []
+
+
+def _change_shares(record: Record, linux: Linux, shares: IntelRdt, then: Callable[[], None]) -> Callable[[], None]:
+    """What changes the container's group of resctrl, and then does `then`. Raises StateError if it has none."""
+    places = [(SCHEMA_OPTIONS[key], text) for key, text in shares.items()]
+    if "resctrl" not in record:
+        message = "config.json has asked for no part of the caches"
+        raise StateError(message, where=places[0][0], hint="linux.intelRdt makes the group that can be changed later")
+    from pyruntime import resctrl
+
+    linux["intelRdt"] |= shares
+    lines = [(where, line) for where, text in places for line in str(text).split("\n") if line]
+    return lambda: resctrl.change(record["resctrl"], lines, then)

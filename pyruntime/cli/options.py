@@ -114,8 +114,8 @@ UPDATE: tuple[Option, ...] = (
     ("memory-reservation", "", TEXT, "", "memory that is not taken from it while others have more than theirs"),
     ("memory-swap", "", TEXT, "", "limit of memory and swap together; -1: none"),
     ("pids-limit", "", TEXT, "", "how many processes it may have; -1: any number"),
-    ("l3-cache-schema", "", TEXT, "", "its part of the L3 cache, Intel RDT (not served yet)"),
-    ("mem-bw-schema", "", TEXT, "", "its part of the memory bandwidth, Intel RDT (not served yet)"),
+    ("l3-cache-schema", "", TEXT, "", "its part of the L3 cache, Intel RDT, such as L3:0=7f0;1=1f"),
+    ("mem-bw-schema", "", TEXT, "", "its part of the memory bandwidth, Intel RDT, such as MB:0=20;1=70"),
     HELP,
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pyruntime import report, updating
-from pyruntime.errors import UnsupportedError
 from pyruntime.spec.change import OPTIONS, from_file, from_options
 
 TYPE_CHECKING = False
@@ -14,13 +13,11 @@ if TYPE_CHECKING:
 def update(call: Call) -> int:
     """Change what the options name, or a file of --resources. Prints nothing."""
     options = call.options
-    for name in ("l3_cache_schema", "mem_bw_schema"):
-        if options[name]:
-            raise UnsupportedError("Intel RDT is not served yet", where="--" + name.replace("_", "-"))
     named = {name: options[name] for name in OPTIONS if options[name]}
     if options["resources"] and named:
         ignored = ", ".join("--" + name.replace("_", "-") for name in named)
         report.warn(f"ignored, for --resources says what to change: {ignored}")
     change = from_file(options["resources"]) if options["resources"] else from_options(named)
-    updating.update(call.operands[0], change, root=call.settings["root"])
+    shares = {name: options[name] for name in ("l3_cache_schema", "mem_bw_schema")}
+    updating.update(call.operands[0], change, root=call.settings["root"], **shares)
     return 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, cast
 
-    from pyruntime.spec.types import Resources
+    from pyruntime.spec.types import IntelRdt, Resources
 else:
 
     def cast(_type, value):
@@ -103,6 +103,19 @@ def from_options(options: Mapping[str, str]) -> Change:
     return Change(given, options=origins)
 
 
+def schemata(l3_cache_schema: str, mem_bw_schema: str) -> IntelRdt:
+    """What the two options say of `linux.intelRdt`; nothing if they are empty. Raises ConfigError."""
+    given: IntelRdt = {}
+    if l3_cache_schema:
+        given["l3CacheSchema"] = l3_cache_schema
+    if mem_bw_schema:
+        given["memBwSchema"] = mem_bw_schema
+    for finding in check(given, "IntelRdt"):
+        if finding.error is not None:
+            raise finding.error(finding.message, where=SCHEMA_OPTIONS[str(finding.path[0])])
+    return given
+
+
 def _read_standard_input() -> bytes:
     """All of it, whatever it is: a file, a pipe, a socket, a terminal."""
     chunks, size = [], 0
@@ -169,6 +182,8 @@ def size(text: str, option: str) -> int:
     octets: int = int(whole + fraction) * 1024**power // 10 ** len(fraction)
     return octets
 
+
+SCHEMA_OPTIONS = {"l3CacheSchema": "--l3-cache-schema", "memBwSchema": "--mem-bw-schema"}
 
 # Option -> the group and the key of linux.resources that it stands for, and how its word is read.
 OPTIONS: dict[str, tuple[str, str, Callable[[str, str], int | str]]] = {

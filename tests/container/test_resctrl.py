@@ -314,6 +314,44 @@ class TestExec:
         assert "the container's resctrl group was removed" in result.stderr
 
 
+class TestUpdate:
+    """`update` changes the group's part, or nothing."""
+
+    def test_both(self, container: Container, mount: Mount, sleeping: Callable[..., int]) -> None:
+        sleeping(l3CacheSchema="L3:0=f;1=3")
+        words = ("--l3-cache-schema", "L3:0=ff", "--mem-bw-schema", "MB:1=30")
+        result = container.runtime("update", *words, container.id)
+        assert (result.status, result.stderr) == (0, "")
+        assert mount.schemata(container.id) == "    MB:0=100;1=30\n    L3:0=ff;1=3\n"
+
+    @pytest.mark.parametrize(
+        ("schema", "told"),
+        [("MB:0=5", "EINVAL: Invalid argument (resctrl says: MB value 5 out of range [10,100])"),
+         ("L3:0=f", "must begin with MB:")],
+    )  # fmt: skip
+    def test_a_part_that_cannot_be(
+        self, container: Container, mount: Mount, sleeping: Callable[..., int], schema: str, told: str
+    ) -> None:
+        sleeping(l3CacheSchema="L3:0=f")
+        words = ("--l3-cache-schema", "L3:0=ff", "--mem-bw-schema", schema)
+        result = container.runtime("update", *words, container.id)
+        assert result.status == 1
+        assert f"{container.id}: --mem-bw-schema: " in result.stderr
+        assert told in result.stderr
+        assert mount.schemata(container.id) == "    MB:0=100;1=100\n    L3:0=f;1=fffff\n"
+
+    def test_a_resource_that_the_host_lacks(self, container: Container, sleeping: Callable[..., int]) -> None:
+        sleeping()
+        result = container.runtime("update", "--l3-cache-schema", "L2:0=f", container.id)
+        assert "--l3-cache-schema: resctrl of this host has no 'L2'" in result.stderr
+
+    def test_a_container_without_a_group(self, container: Container) -> None:
+        container.run_sleeping()
+        result = container.runtime("update", "--mem-bw-schema", "MB:0=50", container.id)
+        assert result.status == 1
+        assert "--mem-bw-schema: config.json has asked for no part of the caches" in result.stderr
+
+
 def test_the_lock_is_waited_for(container: Container, mount: Mount) -> None:
     """resctrl.rst: who changes several files holds an exclusive flock(2) of the mount point."""
     container.linux["intelRdt"] = {}
@@ -334,6 +372,15 @@ def waits_for_a_lock(pid: int) -> bool:
     return any("->" in line and str(pid) in line.split() for line in Path("/proc/locks").read_text().splitlines())
 
 
+WEAKEN = """
+from pyruntime import creation
+
+creation.build = remembering(creation.build)
+if point == "unlock":
+    resctrl.Group.close = weak(resctrl.Group.close)
+"""
+
+
 class Weak(NamedTuple):
     """The command with a weak point (tests/support/injection.py), and what it starts."""
 
@@ -350,25 +397,24 @@ class Weak(NamedTuple):
 def weak(container: Container, scratch: Path, mount: Mount, leftovers: Leftovers) -> Weak:
     folder = scratch / "weak"
     folder.mkdir()
-    code = f"{mount.code}from pyruntime import creation\ncreation.build = remembering(creation.build)\n"
-    _, injecting = commands(folder, code)
+    _, injecting = commands(folder, mount.code + WEAKEN)
     return Weak(container, Runtime(str(injecting), container.runtime.root, container.runtime.marker), leftovers)
 
 
 STEPS = ("LockGroups", "UseGroup", "LimitGroup", "MonitorGroup", "JoinGroup", "AdjustOomScore", "PivotRoot")
-every_step = pytest.mark.parametrize("step", STEPS)
 
 
 def point_of(weak: Weak, step: str, closid: str) -> str:
-    """Write the bundle, and tell the number of the step in its plan."""
+    """Write the bundle, and tell the number of the step in its plan, or what is none of its steps."""
     weak.container.linux["intelRdt"] = {"closID": closid, "schemata": ["L3:0=f"], "enableMonitoring": True}
     weak.container.process["oomScoreAdj"] = 500
     weak.container.write()
     steps = build(weak.container.config, "/bundle", weak.container.id, "/web").steps  # type: ignore[arg-type]
-    return str([type(each).__name__ for each in steps].index(step))
+    names = [type(each).__name__ for each in steps]
+    return str(names.index(step)) if step in names else step
 
 
-@every_step
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("closid", ["", "gold"])
 def test_a_step_that_fails(weak: Weak, mount: Mount, step: str, closid: str) -> None:
     process = weak.start(point_of(weak, step, closid))
@@ -378,7 +424,7 @@ def test_a_step_that_fails(weak: Weak, mount: Mount, step: str, closid: str) -> 
     assert (mount.groups(), weak.leftovers.found()) == (set(), [])
 
 
-@every_step
+@pytest.mark.parametrize("step", [*STEPS, "unlock"])
 @pytest.mark.parametrize("closid", ["", "gold"])
 def test_a_runtime_that_is_killed(weak: Weak, mount: Mount, step: str, closid: str) -> None:
     assert killed_at(weak.start, point_of(weak, step, closid))

@@ -125,7 +125,7 @@ def test_a_verb_that_makes_a_container_imports_no_heavy_module(verb: str, bare: 
         ("ps --help", 0, "Usage: pyruntime ps [OPTIONS] ID [ARGS...]\n", ""),
         ("update --memory 1G web", 1, "", "pyruntime: update web: container does not exist\n"),
         ("update --memory lots web", 1, "", "pyruntime: update web: --memory: 'lots' is no size"),
-        ("update --l3-cache-schema L3:0=f web", 1, "", "pyruntime: update web: --l3-cache-schema: "),
+        ("update --mem-bw-schema L3:0=f web", 1, "", "pyruntime: update web: --mem-bw-schema: must begin with MB:"),
         ("delete -f web", 0, "", ""),
         ("kill web FOO", 1, "", "pyruntime: kill web: no such signal: 'FOO' (such as TERM, SIGTERM, 15 or RTMIN+1)\n"),
         ("exec web ls -l", 255, "", "pyruntime: exec web: container does not exist\n"),

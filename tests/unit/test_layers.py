@@ -51,8 +51,8 @@ MAY_IMPORT = {
         "posthooks",
     ),
     "updating": (
-        *("errors", "report", "jsontext", "container", "state", "cgroup", "plan", "launch"),
-        *("spec.change", "spec.load"),
+        *("errors", "report", "jsontext", "container", "state", "cgroup", "resctrl", "plan", "launch"),
+        *("spec.change", "spec.load", "spec.types"),
     ),
     "networking": ("errors", "state", "net", "plan", "spec.types", "creation"),
     "creation": (
