@@ -19,6 +19,7 @@ __all__ = (
     "__version__",
     "create",
     "delete",
+    "events",
     "execute",
     "kill",
     "list_containers",
@@ -29,6 +30,7 @@ __all__ = (
     "run",
     "start",
     "state",
+    "stats",
     "update",
 )
 
@@ -45,6 +47,10 @@ def __getattr__(name: str) -> Any:
         from pyruntime import execution
 
         return execution.execute
+    if name in ("events", "stats"):
+        from pyruntime import watching
+
+        return getattr(watching, name)
     if name == "update":
         from pyruntime import updating
 

@@ -78,6 +78,10 @@ class Cgroup:
         """The content of one file of the cgroup. Raises OSError as open(2) and read(2) do."""
         return read_text(f"{self.path}/{file}")
 
+    def files(self) -> list[str]:
+        """The names of all files of the cgroup, and of the cgroups below. Raises OSError."""
+        return posix.listdir(self.path)
+
     def write(self, file: str, value: str, where: str = "") -> None:
         """Write `value` into one file of the cgroup, line by line: the kernel takes one request a write.
 

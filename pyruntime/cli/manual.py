@@ -89,6 +89,15 @@ What follows the ID are arguments for ps, -ef unless there are any; its output m
   pyruntime ps web -o pid,rss,args -e
   pyruntime ps --format json web           the process IDs as a JSON list
 """,
+    "events": """\
+Print as JSON, an object a line, what happens to a container until it ends: at each --interval what it uses of CPU,
+memory, processes, disks, huge pages and network, with the pressure that it feels (type "stats"); and at once when the
+kernel kills a process of it for want of memory (type "oom").
+
+\b
+  pyruntime events web
+  pyruntime events --stats web | jq .data.memory.usage
+""",
     "update": """\
 Change limits of a container that is created, running or paused. What is not named stays as it is, device rules as well.
 

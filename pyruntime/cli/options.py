@@ -147,6 +147,18 @@ COMMANDS: tuple[Command, ...] = (
         "list the processes of a container; what follows the ID is for ps(1)",
     ),
     ("exec", EXEC, ("ID",), WORDS, "exec:execute", "run another program in a container"),
+    (
+        "events",
+        (
+            ("interval", "", TEXT, "5s", "how often to print statistics, such as 100ms or 1m30s"),
+            ("stats", "", FLAG, False, "print the statistics as they are now, and end"),
+            HELP,
+        ),
+        ("ID",),
+        NOTHING,
+        "events:events",
+        "print as JSON what a container uses, and when the kernel kills for want of memory",
+    ),
     ("update", UPDATE, ("ID",), NOTHING, "update:update", "change limits of a container; what is not named stays"),
     (
         "delete",
@@ -248,6 +260,5 @@ COMMANDS: tuple[Command, ...] = (
         "print the way of a packet from a container to the outside, hop by hop",
     ),
     ("checkpoint", (HELP,), (), NOTHING, NOT_SERVED, "save a running container (not served yet)"),
-    ("events", (HELP,), (), NOTHING, NOT_SERVED, "print a container's events and statistics (not served yet)"),
     ("restore", (HELP,), (), NOTHING, NOT_SERVED, "bring a saved container back (not served yet)"),
 )

@@ -7,5 +7,4 @@ _CRUN = "Docker knows by runc's words what was wrong with the program (126, 127)
 REASONS: dict[str, str] = {
     "Run: no such program": _CRUN,
     "Run: not executable": _CRUN,
-    "Limits: update": "`update` is not served yet.",
 }

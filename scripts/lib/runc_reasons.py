@@ -5,11 +5,11 @@ from __future__ import annotations
 # Files that are about what is not served yet.
 WAITING = {
     "checkpoint": "checkpoint and restore",
-    "events": "events",
 }
 
 NAME = "It wants runc's own name, and the words and layout of runc's help."
 WITHIN = "It looks for the names of runc's own functions and stages in the debug lines. Ours tell the steps."
+SHARES = "It wants 100 shares to be a weight of 4. By the formula of runc 1.4, and of crun, they are 17."
 
 REASONS = {
     "cgroups: runc run/create should error/warn about a non-empty cgroup": (
@@ -28,6 +28,11 @@ REASONS = {
     "help: runc -h": NAME,
     "help: runc command -h": NAME,
     "help: runc foo -h": "It wants `No help topic for 'foo'`. We say `no such command: 'foo'`, which it is.",
+    "update: update cgroup cpu limits": SHARES,
+    "update: update cgroup v2 resources via unified map": SHARES,
+    "update: update devices [minimal transition rules]": (
+        "Its config gives a device the access `rwa`; access is some of r, w and m, so we refuse it."
+    ),
     "version: runc version": NAME,
 }
 

@@ -58,6 +58,31 @@ FEATURES: Type = {
     "annotations": {"": str},
     "potentiallyUnsafeConfigAnnotations": [str],
 }
+PSI: Type = {kind: {"avg10": float, "avg60": float, "avg300": float, "total": int} for kind in ("some", "full")}
+MEMORY_ENTRY: Type = dict.fromkeys(("limit", "usage", "max", "failcnt"), int)
+BLOCK_IO: Type = [{"major": int, "minor": int, "op": str, "value": int}]
+# go-runc: events.go
+EVENT: Type = {
+    "type": str,
+    "id": str,
+    "data": {
+        "cpu": {
+            "usage": {"total": int, "percpu": [int], "kernel": int, "user": int},
+            "throttling": {"periods": int, "throttledPeriods": int, "throttledTime": int},
+            "psi": PSI,
+        },
+        "memory": {
+            "cache": int,
+            **dict.fromkeys(("usage", "swap", "kernel", "kernelTCP"), MEMORY_ENTRY),
+            "raw": {"": int},
+            "psi": PSI,
+        },
+        "pids": {"current": int, "limit": int},
+        "blkio": {"ioServiceBytesRecursive": BLOCK_IO, "ioServicedRecursive": BLOCK_IO, "psi": PSI},
+        "hugetlb": {"": {"usage": int, "max": int, "failcnt": int}},
+        "network_interfaces": [{"Name": str, "RxBytes": int, "TxBytes": int}],
+    },
+}
 
 
 def decode(value: Any, wanted: Type, place: str = "") -> None:
@@ -76,6 +101,8 @@ def decode(value: Any, wanted: Type, place: str = "") -> None:
     elif wanted is Time:
         assert isinstance(value, str) and Time.PATTERN.fullmatch(value), place
         datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value))
+    elif wanted is float:
+        assert type(value) in (int, float), f"{place}: {value!r}"
     else:
         assert type(value) is wanted, f"{place}: {value!r}"
 
@@ -157,6 +184,42 @@ def test_top(running: Container, engine: Engine) -> None:
     assert fields[len(headers) - 1 :] == ["sleep", "1000"]
 
 
+def test_stats(running: Container, engine: Engine) -> None:
+    """The shim and `ctr` read cgroups themselves; whoever calls Stats of go-runc gets this."""
+    event = json.loads(engine.call("events", "--stats", running.id))
+    decode(event, EVENT)
+    assert (event["type"], event["id"]) == ("stats", running.id)
+    assert event["data"]["pids"]["current"] == 1
+
+
+def test_events(running: Container, engine: Engine) -> None:
+    """go-runc reads one object after the other, until the command ends."""
+    listener = running.runtime.spawn("events", "--interval", "0.05s", running.id)
+    assert listener.stdout is not None
+    lines = [listener.stdout.readline() for _ in range(2)]
+    assert running.delete("--force").status == 0
+    rest, _ = listener.communicate(timeout=30)
+    for line in (*lines, *rest.splitlines()):
+        decode(json.loads(line), EVENT)
+    assert listener.returncode == 0
+
+
+def test_update(running: Container, engine: Engine) -> None:
+    """--resources=- with what LinuxResources is as JSON: what is nil is null or not there."""
+    words = ("--log", str(engine.log_path), "--log-format", "json", "update", "--resources=-", running.id)
+    resources = {
+        "devices": None,
+        "memory": {},
+        "cpu": {"shares": 0, "cpus": ""},
+        "pids": {},
+        "blockIO": {"weight": 0},
+    }
+    result = running.runtime(*words, stdin=json.dumps(resources))
+    assert result == (0, "", "")
+    assert running.runtime(*words, stdin='{"memory": {"limit": "much"}}').status == 1
+    assert "limit" in engine.last_error()
+
+
 def test_features(engine: Engine) -> None:
     answer = json.loads(engine.call("features"))
     decode(answer, FEATURES)
@@ -193,7 +256,19 @@ GONE = "does not exist"
 
 
 @pytest.mark.parametrize(
-    "words", [["state"], ["kill", "9"], ["kill", "--all", "9"], ["delete"], ["start"], ["pause"], ["resume"], ["ps"]]
+    "words",
+    [
+        ["state"],
+        ["kill", "9"],
+        ["kill", "--all", "9"],
+        ["delete"],
+        ["start"],
+        ["pause"],
+        ["resume"],
+        ["ps"],
+        ["update"],
+        ["events"],
+    ],
 )
 def test_what_is_gone_is_told_in_the_words_that_are_looked_for(engine: Engine, words: list[str]) -> None:
     """checkKillError, and Delete of a shim that lost its container: strings.Contains of these words."""

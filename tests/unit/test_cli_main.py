@@ -123,6 +123,8 @@ def test_a_verb_that_makes_a_container_imports_no_heavy_module(verb: str, bare: 
         ("ps web -ef", 1, "", "pyruntime: ps web: container does not exist\n"),
         ("ps -f json web", 1, "", "pyruntime: ps web: container does not exist\n"),
         ("ps --help", 0, "Usage: pyruntime ps [OPTIONS] ID [ARGS...]\n", ""),
+        ("events web", 1, "", "pyruntime: events web: container does not exist\n"),
+        ("events --stats --interval 0s web", 1, "", "pyruntime: events web: --interval: duration interval must be gre"),
         ("update --memory 1G web", 1, "", "pyruntime: update web: container does not exist\n"),
         ("update --memory lots web", 1, "", "pyruntime: update web: --memory: 'lots' is no size"),
         ("update --mem-bw-schema L3:0=f web", 1, "", "pyruntime: update web: --mem-bw-schema: must begin with MB:"),

@@ -50,6 +50,7 @@ MAY_IMPORT = {
         "launch.notify",
         "posthooks",
     ),
+    "watching": ("errors", "report", "container", "state", "cgroup", "net.counters"),
     "updating": (
         *("errors", "report", "jsontext", "container", "state", "cgroup", "resctrl", "plan", "launch"),
         *("spec.change", "spec.load", "spec.types"),
@@ -76,10 +77,10 @@ MAY_IMPORT = {
     "cli": (
         *("errors", "report", "version", "jsontext", "linux.constants", "linux.caps", "linux.proc"),
         "linux.seccomp",  # `features`: what libseccomp and the kernel at hand can do
-        *("spec", "plan", "state", "container", "creation", "execution", "updating", "lint"),
+        *("spec", "plan", "state", "container", "creation", "execution", "updating", "watching", "lint"),
         "net",  # `network`, which needs no container; and the completion of networks' names
     ),
-    "__init__": ("errors", "version", "container", "creation", "execution", "updating"),
+    "__init__": ("errors", "version", "container", "creation", "execution", "updating", "watching"),
     "__main__": ("errors", "report", "version", "linux.proc", "cli"),
 }
 NEVER = {("launch.child", "launch.parent")}
