@@ -53,6 +53,20 @@ NOBODY: dict[str, dict[str, str]] = {
         "delete: runc delete --force in cgroupv2 with subcgroups": LACKS,
         "exec: runc exec --cgroup subcgroup [v2]": LACKS,
         "run: runc run --keep (check cgroup exists)": LACKS,
+        **dict.fromkeys(
+            (
+                "events: events oom",
+                "update: update cgroup cpu limits",
+                "update: set cpu period with no quota",
+                "update: set cpu quota with no period",
+                "update: update cpu period with no previous period/quota set",
+                "update: update cpu quota with no previous period/quota set",
+                "update: update cgroup v2 resources via unified map",
+                "update: update devices [minimal transition rules]",
+                "update: update paused container",
+            ),
+            LACKS,
+        ),
         "cgroups: runc run (hugetlb limits)": (
             "Spells the key `pagesize`, which Go's JSON takes for `pageSize`. We refuse it; runc sets a limit that the "
             "test then does not find in the host's files."
