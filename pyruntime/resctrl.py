@@ -62,6 +62,7 @@ class Group:
         isShared   it is not the container's alone, so it stays when the container is deleted
         made       this start has made it
         monitor    the name of the container's monitoring group in it, "" for none
+        before     only if the group was there and is limited anew: the lines of its `schemata`, by resource
     """
 
     __slots__ = ("_keep", "_lock_fd", "_root_path", "entry")
@@ -101,6 +102,8 @@ class Group:
             hint = "make it before; or say by l3CacheSchema, memBwSchema or schemata what to make"
             raise ConfigError(f"resctrl has no group {name!r}", hint=hint)
         self.entry["made"] = not exists
+        if exists and not is_shared:
+            self.entry["before"] = _schemata(self.path)
         self._keep(self.entry)
         if not exists and not self._make(self.path):
             self.entry["made"] = False
@@ -193,7 +196,7 @@ def _change(path: str, line: str, where: str, root_path: str) -> None:
 
 def _put_back(before: dict[str, str], path: str) -> None:
     for resource, now in _schemata(path).items():
-        if now != before[resource]:
+        if now != before.get(resource, now):
             write_schema(path, before[resource])  # which the kernel has had, and so takes
 
 
@@ -231,13 +234,13 @@ def join(name: str, monitor: str, pid: int) -> None:
 
 
 def remove(entry: dict[str, Any], *, finished: bool) -> None:
-    """Remove what a container's start has made, by the `entry` of its record; that it is gone already is no error.
+    """Take back what a container's start has made, by the `entry` of its record; what is gone already is no error.
 
     finished: the start has come to its end. Then a group that closID has named stays, since others may count on it
     (config-linux.md#intelrdt); otherwise it goes if nobody is in it: nobody else knows of it yet.
     Raises KernelError. runc:libcontainer/intelrdt/intelrdt.go:/^func .*Manager.*Destroy/
     """
-    if not entry["made"] and not entry["monitor"]:
+    if not (entry["made"] or entry["monitor"] or "before" in entry):
         return
     try:
         root_path = find()
@@ -251,6 +254,8 @@ def remove(entry: dict[str, Any], *, finished: bool) -> None:
             _remove_directory(f"{path}/mon_groups/{entry['monitor']}")
         if entry["made"] and (not entry["isShared"] or (not finished and _is_unused(path))):
             _remove_directory(path)
+        if not finished and "before" in entry and _exists(path):
+            _put_back(entry["before"], path)
     finally:
         posix.close(lock_fd)
 
@@ -292,6 +297,8 @@ def _write(path: str, text: str) -> None:
 
 def _why(error: OSError) -> str:
     """What the kernel says of the request that it has just refused, where the errno alone misleads."""
+    if error.errno == errno.ENOENT:
+        return ""  # a path that is not there was no request
     if error.errno in (errno.EACCES, errno.EROFS):
         return "the groups of resctrl are the host's root's to make"
     try:

@@ -651,7 +651,7 @@ def schema_line(text: str) -> str:
 
 
 def _bandwidth(text: str) -> str:
-    return schema_line(text) if text[:3] in ("MB:", "") else "must begin with MB:"
+    return schema_line(text) if text[:3] in ("MB:", "") else "must begin with 'MB:'"
 
 
 FORMS: dict[str, Callable[[str], str]] = {

@@ -124,6 +124,12 @@ class TestItsOwnGroup:
         assert container.delete("--force").status == 0
         assert mount.groups() == {container.id}
 
+    def test_one_that_was_there_is_as_before(self, container: Container, mount: Mount, refused: Refused) -> None:
+        mount.make(container.id, "L3:0=1")
+        container.linux["intelRdt"] = {"schemata": ["L3:0=f", "L3:1=f0f"]}
+        refused(f"{PLACE}/schemata/1")
+        assert mount.schemata(container.id) == "    MB:0=100;1=100\n    L3:0=1;1=fffff\n"
+
     def test_it_is_unmounted_meanwhile(self, container: Container, mount: Mount, sleeping: Callable[..., int]) -> None:
         sleeping()
         subprocess.run(
@@ -327,7 +333,7 @@ class TestUpdate:
     @pytest.mark.parametrize(
         ("schema", "told"),
         [("MB:0=5", "EINVAL: Invalid argument (resctrl says: MB value 5 out of range [10,100])"),
-         ("L3:0=f", "must begin with MB:")],
+         ("L3:0=f", "must begin with 'MB:'")],
     )  # fmt: skip
     def test_a_part_that_cannot_be(
         self, container: Container, mount: Mount, sleeping: Callable[..., int], schema: str, told: str
@@ -422,6 +428,16 @@ def test_a_step_that_fails(weak: Weak, mount: Mount, step: str, closid: str) -> 
     assert process.returncode == 1
     assert b"injected()" in errors
     assert (mount.groups(), weak.leftovers.found()) == (set(), [])
+
+
+def test_a_group_that_was_there_when_the_runtime_is_killed(weak: Weak, mount: Mount) -> None:
+    mount.make(weak.container.id, "L3:0=1")
+    assert killed_at(weak.start, point_of(weak, "PivotRoot", ""))
+    wait_until(lambda: not weak.leftovers.processes(), "the child to end with its parent")
+    assert mount.schemata(weak.container.id) == "    MB:0=100;1=100\n    L3:0=f;1=fffff\n"
+    assert weak.container.delete("--force").status == 0
+    assert mount.schemata(weak.container.id) == "    MB:0=100;1=100\n    L3:0=1;1=fffff\n"
+    assert mount.groups() == {weak.container.id}
 
 
 @pytest.mark.parametrize("step", [*STEPS, "unlock"])

@@ -127,7 +127,7 @@ def test_a_verb_that_makes_a_container_imports_no_heavy_module(verb: str, bare: 
         ("events --stats --interval 0s web", 1, "", "pyruntime: events web: --interval: duration interval must be gre"),
         ("update --memory 1G web", 1, "", "pyruntime: update web: container does not exist\n"),
         ("update --memory lots web", 1, "", "pyruntime: update web: --memory: 'lots' is no size"),
-        ("update --mem-bw-schema L3:0=f web", 1, "", "pyruntime: update web: --mem-bw-schema: must begin with MB:"),
+        ("update --mem-bw-schema L3:0=f web", 1, "", "pyruntime: update web: --mem-bw-schema: must begin with 'MB:'"),
         ("delete -f web", 0, "", ""),
         ("kill web FOO", 1, "", "pyruntime: kill web: no such signal: 'FOO' (such as TERM, SIGTERM, 15 or RTMIN+1)\n"),
         ("exec web ls -l", 255, "", "pyruntime: exec web: container does not exist\n"),

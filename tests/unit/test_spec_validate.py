@@ -274,7 +274,7 @@ ATTRIBUTES = [
     ),
     ({"linux/intelRdt": {"closID": ".."}}, "/linux/intelRdt/closID", "must be the name of one directory"),
     ({"linux/intelRdt": {"closID": "a/b"}}, "/linux/intelRdt/closID", "must be the name of one directory"),
-    ({"linux/intelRdt": {"memBwSchema": "L3:0=f"}}, "/linux/intelRdt/memBwSchema", "must begin with MB:"),
+    ({"linux/intelRdt": {"memBwSchema": "L3:0=f"}}, "/linux/intelRdt/memBwSchema", "must begin with 'MB:'"),
     ({"linux/intelRdt": {"memBwSchema": "MB:0"}}, "/linux/intelRdt/memBwSchema", "must be of the form RESOURCE:CACHE"),
     ({"linux/intelRdt": {"memBwSchema": "MB:0=1\n"}}, "/linux/intelRdt/memBwSchema", "must not have a line break"),
     ({"linux/intelRdt": {"schemata": ["", "L3"]}}, "/linux/intelRdt/schemata/1", "must be of the form RESOURCE:CACHE"),
