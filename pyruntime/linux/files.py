@@ -1,4 +1,4 @@
-"""Files of our own that others read meanwhile: replaced whole, or rewritten in place. No ctypes, for `delete`'s sake.
+"""Files of our own that others read meanwhile: replaced, continued, or rewritten in place. No ctypes, as in `delete`.
 
 Read beside rename(2), and moby/sys/atomicwriter.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posix
 
+_OPEN_TO_APPEND = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC
 _OPEN_NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
 
 
@@ -27,6 +28,15 @@ def replace(path: str, data: bytes, mode: int = 0o600) -> None:
     except OSError:
         unlink(temporary_path)
         raise
+
+
+def append(path: str, data: bytes) -> None:
+    """Add to the end of a file, which is made with mode 0600 if it is missing. Raises OSError."""
+    file_fd = posix.open(path, _OPEN_TO_APPEND, 0o600)
+    try:
+        _write_all(file_fd, data)
+    finally:
+        posix.close(file_fd)
 
 
 def rewrite(path: str, data: bytes) -> None:

@@ -1,6 +1,6 @@
 """What the runtime remembers of a container: one directory below --root, with one JSON record in it.
 
-    ROOT/ID/state.json     the Record, replaced whole (a reader sees the old one or the new one, never half of one)
+    ROOT/ID/state.jsonl    the Record as it was at two or three moments of the start: the last line that is whole counts
     ROOT/ID/config.json    the configuration that the container was created from, byte for byte
     ROOT/ID/start.sock     there while the container waits for `start` (state/status.py)
     ROOT/ID/notify/        what the container sees of us if it is to tell its readiness (launch/notify.py)
@@ -22,10 +22,11 @@ from pyruntime.linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NotRequired, TypedDict, cast
 
     class Record(TypedDict):
-        """The content of state.json. The first group is what runtime.md#state shows, the second is our own."""
+        """A line of state.jsonl. The first group is what runtime.md#state shows, the second is our own."""
 
         ociVersion: str
         id: str
@@ -54,11 +55,11 @@ else:
         return value
 
 
-STATE_FILE = "state.json"
+STATE_FILE = "state.jsonl"
 NOTIFY_DIRECTORY = "notify"
 _ID_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 _NAME_MAX = 255  # bytes in a file name, limits.h
-_RECORD_LIMIT = 16 << 20  # bytes; annotations are all that can make a record large
+_FILE_LIMIT = 64 << 20  # bytes; annotations are all that can make a record large
 _OPEN_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
 
 
@@ -79,13 +80,14 @@ def check_id(container_id: str) -> None:
 class Store:
     """The directory of one container. Constructing it checks the ID and touches no file."""
 
-    __slots__ = ("id", "path", "root_path")
+    __slots__ = ("_has_record", "id", "path", "root_path")
 
     def __init__(self, root_path: str, container_id: str) -> None:
         check_id(container_id)
         self.root_path = root_path if root_path.startswith("/") else f"{_working_directory()}/{root_path}"
         self.id = container_id
         self.path = f"{self.root_path}/{container_id}"
+        self._has_record = False  # of ours
 
     def file_path(self, name: str) -> str:
         """The host path of one file in the directory."""
@@ -111,16 +113,26 @@ class Store:
     def write(self, record: Record) -> None:
         """Replace the record. A reader meanwhile sees the whole old or the whole new one.
 
-        There is no fsync: a container does not outlive the machine, and neither need its record. Raises KernelError
-        (ENOSPC leaves the old record in place).
+        The first one is a new file. Later ones are lines behind it, which nobody looks at before they are whole: to
+        replace the file each time would do the same, and on a disk take ten times as long. There is no fsync: a
+        container does not outlive the machine, and neither need its record. Raises KernelError (ENOSPC leaves the old
+        record in force).
         """
-        self.write_file(STATE_FILE, encode(record).encode())
+        line = encode(record).encode() + b"\n"
+        if self._has_record:
+            self._write(files.append, STATE_FILE, line)
+        else:
+            self._write(files.replace, STATE_FILE, line)
+            self._has_record = True
 
     def write_file(self, name: str, data: bytes) -> None:
         """Put a file of mode 0600 into the directory, atomically. Raises KernelError."""
+        self._write(files.replace, name, data)
+
+    def _write(self, how: Callable[[str, bytes], None], name: str, data: bytes) -> None:
         path = self.file_path(name)
         try:
-            files.replace(path, data)
+            how(path, data)
         except OSError as error:
             raise _failed(f"write {len(data)} bytes to {path!r}", error) from None
 
@@ -132,13 +144,13 @@ class Store:
         """
         path = self.file_path(STATE_FILE)
         try:
-            data = self.read_file(STATE_FILE)
+            lines = self.read_file(STATE_FILE).rpartition(b"\n")[0]  # behind it is nothing, or a line being written
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("container does not exist", where=self.id) from None
         except OSError as error:
             raise _failed(f"open({path!r})", error) from None
         try:
-            record = decode(data.decode())
+            record = decode(lines.rpartition(b"\n")[2].decode())
         except (ValueError, StateError) as error:
             raise _damaged(self.id, path, str(error)) from None
         if not isinstance(record, dict) or not _RECORD_TYPES.items() <= {k: type(v) for k, v in record.items()}.items():
@@ -154,9 +166,9 @@ class Store:
         file_fd = posix.open(self.file_path(name), posix.O_RDONLY | posix.O_CLOEXEC)
         try:
             size = posix.fstat(file_fd).st_size
-            if size > _RECORD_LIMIT:
+            if size > _FILE_LIMIT:
                 raise _damaged(self.id, self.file_path(name), f"it has {size} bytes")
-            return posix.read(file_fd, _RECORD_LIMIT)
+            return posix.read(file_fd, size)
         finally:
             posix.close(file_fd)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pyruntime.state.store import STATE_FILE, Store
 from tests.support.container import Container, wait_until
 from tests.support.leftovers import Leftovers, cgroups_named
 from tests.support.runtime import Runtime
@@ -302,9 +303,14 @@ def test_kill_all_of_a_paused_container_leaves_it_paused(paused: Container) -> N
 @pytest.fixture
 def without_cgroup(running: Container) -> Iterator[Container]:
     """A record as a user's container has it who may make no cgroup; put back, so that `delete` removes ours."""
-    path = running.runtime.root / running.id / "state.json"
+    path = running.runtime.root / running.id / STATE_FILE
     text = path.read_text()
-    path.write_text(json.dumps(json.loads(text) | {"cgroup": "", "cgroupIntended": "", "sharesPids": True}))
+    record = Store(str(running.runtime.root), running.id).read() | {
+        "cgroup": "",
+        "cgroupIntended": "",
+        "sharesPids": True,
+    }
+    path.write_text(json.dumps(record) + "\n")
     yield running
     path.write_text(text)
 

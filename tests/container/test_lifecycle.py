@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pyruntime.state.store import STATE_FILE, Store
 from tests.support.container import Container, wait_until
 from tests.support.leftovers import Leftovers, cgroups_named, read_environment
 from tests.support.runtime import Runtime
@@ -342,12 +343,12 @@ def test_sigterm_to_init_without_a_handler_is_ignored(running: Container) -> Non
 def test_a_cgroup_that_was_made_and_never_recorded(container: Container, leftovers: Leftovers, inhabited: bool) -> None:
     """`create` was killed between making its cgroup and saying so: delete removes it, but kills nobody in it."""
     assert container.create().status == 0
-    record_path = container.runtime.root / container.id / "state.json"
-    record = json.loads(record_path.read_text())
+    record_path = container.runtime.root / container.id / STATE_FILE
+    record = Store(str(container.runtime.root), container.id).read()
     group = Path(record["cgroup"])
     assert container.delete("--force").status == 0
     record_path.parent.mkdir()
-    record_path.write_text(json.dumps(record | {"cgroup": "", "cgroupIntended": str(group), "pid": 0}))
+    record_path.write_text(json.dumps(record | {"cgroup": "", "cgroupIntended": str(group), "pid": 0}) + "\n")
     group.mkdir()
     if not inhabited:
         assert container.delete("--force").status == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pyruntime.state.store import STATE_FILE
 from tests.support.container import Container
 from tests.support.runtime import Runtime
 
@@ -141,9 +142,9 @@ def test_list_passes_over_a_foreign_directory(running: Container) -> None:
 
 def test_state_with_a_damaged_record(running: Container) -> None:
     """A record cut short (a full disk, a crash) is told, not a traceback; --force still removes the container."""
-    (record,) = (running.runtime.root / running.id).glob("state*.json")
+    (record,) = (running.runtime.root / running.id).glob("state*.json*")
     text = record.read_text()
-    record.write_text(text[: len(text) // 2])
+    record.write_text(text[: len(text) // 3])
     result = running.runtime("state", running.id)
     assert result.status == 1
     assert "Traceback" not in result.stderr
@@ -154,7 +155,7 @@ def test_state_with_a_damaged_record(running: Container) -> None:
 @pytest.mark.only_pyruntime("runc leaves such a container to be removed by hand")
 def test_delete_of_a_damaged_record_tells_what_it_leaves(running: Container) -> None:
     """The record alone says which processes are the container's: they are not guessed, and that is said."""
-    record = running.runtime.root / running.id / "state.json"
+    record = running.runtime.root / running.id / STATE_FILE
     text = record.read_text()
     record.write_text("")
     status, _, stderr = running.runtime("delete", "--force", running.id)

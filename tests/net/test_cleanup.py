@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pyruntime.state.store import Store
 from scripts.lib.environment import checkout_launcher
 from tests.net.conftest import Started, address_of, inside, leases_in
 from tests.support.container import Container, wait_until
@@ -117,7 +118,7 @@ class TestStale:
         lost = started()
         address = address_of(lost)
         directory = driver.root / lost.id
-        record = json.loads((directory / "state.json").read_text())
+        record = Store(str(driver.root), lost.id).read()
         shutil.rmtree(directory)
         other = started()
         assert "pyr0-0a590002" not in host.links()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pyruntime.state.store import Store
 from tests.net.conftest import Started, address_of, inside
 from tests.support.container import Container
 from tests.support.namespace import Machine
@@ -149,7 +150,7 @@ class TestRemove:
         container = started()
         container.kill("KILL")
         container.wait_for("stopped")
-        record = json.loads((driver.root / container.id / "state.json").read_text())
+        record = Store(str(driver.root), container.id).read()
         shutil.rmtree(driver.root / container.id)
         assert network("remove", "default").status == 0
         Path(record["cgroup"]).rmdir()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pyruntime.state.store import Store
 from tests.net.conftest import Started, address_of, inside
 from tests.support.container import Container, wait_until
 from tests.support.fixtures import Refused
@@ -65,7 +66,7 @@ class TestKinds:
 
     def test_the_record_keeps_what_was_chosen(self, started: Started, driver: Runtime) -> None:
         container = started()
-        record = json.loads((driver.root / container.id / "state.json").read_text())
+        record = Store(str(driver.root), container.id).read()
         assert record["network"]["kind"] == "bridge"
         assert record["network"]["endpoint"]["ips"][0] == f"{address_of(container)}/24"
 

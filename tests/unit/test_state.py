@@ -153,13 +153,16 @@ FULL_DISK = """
 import resource, sys
 from pyruntime.state.store import Store
 resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))  # SIGXFSZ is ignored by Python: write(2) takes 50 bytes, then EFBIG
-Store(sys.argv[1], "web").write_file("state.json", b"x" * 100)
+store = Store(sys.argv[1], "web")
+store._has_record = sys.argv[2] == "append"
+store.write({"id": "x" * 100})
 """
 
 
-def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(store: Store) -> None:
+@pytest.mark.parametrize("how", ["append", "replace"])
+def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(store: Store, how: str) -> None:
     store.write(record())
-    command = [sys.executable, "-c", FULL_DISK, store.root_path]
+    command = [sys.executable, "-c", FULL_DISK, store.root_path, how]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "KernelError" in done.stderr
     assert "EFBIG" in done.stderr
@@ -185,9 +188,22 @@ def test_no_such_container(tmp_path: Path, prepare: Any) -> None:
     [b"", b"{", b"[]", b"null", b"\xff", b"{}", b'{"pid": 1}', b"[" * 100_000, b'{"pid": true}'],
 )
 def test_a_damaged_record_says_how_to_get_rid_of_it(store: Store, data: bytes) -> None:
-    store.write_file(STATE_FILE, data)
-    with pytest.raises(StateError, match=r"damaged.*delete --force web"):
-        store.read()
+    for ending in (b"", b"\n"):
+        store.write_file(STATE_FILE, data + ending)
+        with pytest.raises(StateError, match=r"damaged.*delete --force web"):
+            store.read()
+
+
+def test_a_line_that_is_not_whole_does_not_count(store: Store) -> None:
+    """It is being written, or its writer was killed."""
+    store.write(record())
+    store.write(record(pid=1))
+    whole = Path(store.file_path(STATE_FILE)).read_bytes()
+    for size in range(len(whole.partition(b"\n")[0]) + 1, len(whole)):
+        store.write_file(STATE_FILE, whole[:size])
+        assert store.read() == record()
+    store.write_file(STATE_FILE, whole)
+    assert store.read() == record(pid=1)
 
 
 def test_a_record_with_a_wrong_type_is_damaged(store: Store) -> None:
