@@ -18,7 +18,7 @@ COLD = {
         "pyruntime.jsontext": "_refuse_constant _explain _refuse_type",
         "pyruntime.linux.call": "call c_string address memory_at u64 u32 string_vector _failure _text _show hint",
         "pyruntime.linux.constants": "value_name flag_names",
-        "pyruntime.linux.files": "replace rewrite _write_all",
+        "pyruntime.linux.files": "replace append rewrite _write_all",
         "pyruntime.linux.proc": "in_first_user_namespace mounts _unescape",
         "pyruntime.report": "warn debug",
         "pyruntime.state.store": "listing _damaged _make_parents _is_directory _working_directory _remove_tree _failed",
@@ -66,7 +66,8 @@ COLD = {
         "pyruntime.report": "warn debug",
         "pyruntime.spec.load": "_drop_nulls _cannot_open",
         "pyruntime.spec.schema": (
-            "is_enough _wrong _shown _within _map _ignored _identifiers _ranges _interface _new_interface _bandwidth "
+            "is_enough _wrong _shown _within _map _unknown _ignored _identifiers _ranges _interface _new_interface "
+            "_bandwidth "
         ),
         "pyruntime.spec.validate": (
             "_first_of problems warnings process_findings _as_error _as_warning _overlaps _is_mapped sysctl_path "
@@ -92,7 +93,7 @@ COLD = {
         "pyruntime.launch.sync": "hop_error start_error rebuild_error",
         "pyruntime.linux.call": "memory_at _text _show",
         "pyruntime.linux.constants": "value_name flag_names",
-        "pyruntime.linux.files": "replace rewrite unlink _write_all",
+        "pyruntime.linux.files": "replace append rewrite unlink _write_all",
         "pyruntime.linux.proc": "in_first_user_namespace write_file write mounts _unescape",
         "pyruntime.linux.syscalls": (
             "mount umount2 pivot_root open_tree move_mount fsopen fsconfig fsconfig_set fsconfig_create fsmount "

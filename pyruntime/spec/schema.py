@@ -14,20 +14,20 @@ from pyruntime.errors import ConfigError, Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     Check = Callable[[object], Sequence["Finding"]]
 
-# One block a JSON object, named as its TypedDict in spec.types (a test compares the keys). A row is a key (with ! if
-# required) and the kind of its value: a name in NAMED or FORMS; 1..9, a whole number within; a|b, one of these strings;
-# [kind], an array, and [kind]+, one that is not empty; {form=kind}, any keys of that form; Name, another block;
-# v1:kind and other:platform, ignored with a warning. A row * refused says that unknown keys are refused, too. Device
-# numbers have 12 and 20 bits inside the kernel, a umask has 9.
-TABLE = """
-Spec
-  ociVersion!              version
-  process!                 Process
-  root!                    Root
+# One block a JSON object, named as its TypedDict in spec.types (a test compares the keys), with the keys that are
+# required. A row is a key and the kind of its value: a name in CHECKS; 1..9, a whole number within; a|b, one of these
+# strings; [kind], an array, and [kind]+, one that is not empty; {form=kind}, any keys of that form; Name, another
+# block; v1:kind and other:platform, ignored with a warning. A row * refused says that unknown keys are refused, too.
+# Device numbers have 12 and 20 bits inside the kernel, a umask has 9.
+TABLE = """\
+Spec: ociVersion process root
+  ociVersion               version
+  process                  Process
+  root                     Root
   hostname                 utsname
   domainname               utsname
   mounts                   [Mount]
@@ -40,25 +40,25 @@ Spec
   zos                      other:z/OS
   freebsd                  other:FreeBSD
 
-Root
-  path!                    filled
+Root: path
+  path                     filled
   readonly                 flag
 
-Mount
-  destination!             filled
+Mount: destination
+  destination              filled
   type                     text
   source                   text
   options                  [text]
   uidMappings              [IDMapping]
   gidMappings              [IDMapping]
 
-Process
+Process: args cwd
   terminal                 flag
   consoleSize              ConsoleSize
   user                     User
-  args!                    [text]+
+  args                     [text]+
   env                      [assignment]
-  cwd!                     path
+  cwd                      path
   capabilities             Capabilities
   rlimits                  [Rlimit]
   noNewPrivileges          flag
@@ -70,31 +70,31 @@ Process
   execCPUAffinity          ExecCPUAffinity
   commandLine              other:Windows
 
-ConsoleSize
-  height!                  u16
-  width!                   u16
+ConsoleSize: height width
+  height                   u16
+  width                    u16
 
-User
+User:
   uid                      id
   gid                      id
   umask                    0..511
   additionalGids           [id]
   username                 other:Windows
 
-Capabilities
+Capabilities:
   bounding                 [text]
   effective                [text]
   inheritable              [text]
   permitted                [text]
   ambient                  [text]
 
-Rlimit
-  type!                    rlimit
-  soft!                    u64
-  hard!                    u64
+Rlimit: type soft hard
+  type                     rlimit
+  soft                     u64
+  hard                     u64
 
-Scheduler
-  policy!                  SCHED_OTHER|SCHED_FIFO|SCHED_RR|SCHED_BATCH|SCHED_ISO|SCHED_IDLE|SCHED_DEADLINE
+Scheduler: policy
+  policy                   SCHED_OTHER|SCHED_FIFO|SCHED_RR|SCHED_BATCH|SCHED_ISO|SCHED_IDLE|SCHED_DEADLINE
   nice                     i32
   priority                 i32
   flags                    [schedflag]
@@ -102,15 +102,15 @@ Scheduler
   deadline                 u64
   period                   u64
 
-IOPriority
-  class!                   IOPRIO_CLASS_RT|IOPRIO_CLASS_BE|IOPRIO_CLASS_IDLE
+IOPriority: class
+  class                    IOPRIO_CLASS_RT|IOPRIO_CLASS_BE|IOPRIO_CLASS_IDLE
   priority                 0..7
 
-ExecCPUAffinity
+ExecCPUAffinity:
   initial                  ranges
   final                    ranges
 
-Hooks
+Hooks:
   prestart                 [Hook]
   createRuntime            [Hook]
   createContainer          [Hook]
@@ -118,13 +118,13 @@ Hooks
   poststart                [Hook]
   poststop                 [Hook]
 
-Hook
-  path!                    path
+Hook: path
+  path                     path
   args                     [text]
   env                      [assignment]
   timeout                  1..2147483647
 
-Linux
+Linux:
   uidMappings              [IDMapping]
   gidMappings              [IDMapping]
   sysctl                   {filled=text}
@@ -143,44 +143,44 @@ Linux
   personality              Personality
   timeOffsets              TimeOffsets
 
-IDMapping
-  containerID!             id
-  hostID!                  id
-  size!                    1..4294967295
+IDMapping: containerID hostID size
+  containerID              id
+  hostID                   id
+  size                     1..4294967295
 
-Namespace
-  type!                    pid|network|mount|ipc|uts|user|cgroup|time
+Namespace: type
+  type                     pid|network|mount|ipc|uts|user|cgroup|time
   path                     path?
 
-Device
-  type!                    c|b|u|p
-  path!                    path
+Device: type path
+  type                     c|b|u|p
+  path                     path
   major                    0..4095
   minor                    0..1048575
   fileMode                 u32
   uid                      id
   gid                      id
 
-NetDevice
+NetDevice:
   name                     ifname?
 
-Personality
-  domain!                  LINUX|LINUX32
+Personality: domain
+  domain                   LINUX|LINUX32
   flags                    undefined
 
-MemoryPolicy
-  mode!                    mempolicy
+MemoryPolicy: mode
+  mode                     mempolicy
   nodes                    ranges
   flags                    [mempolicyflag]
 
-IntelRdt
+IntelRdt:
   closID                   text
   schemata                 [schema?]
   l3CacheSchema            text
   memBwSchema              bandwidth?
   enableMonitoring         flag
 
-Seccomp
+Seccomp:
   defaultAction            action?
   defaultErrnoRet          u16
   architectures            [architecture]
@@ -189,28 +189,28 @@ Seccomp
   listenerMetadata         text
   syscalls                 [SeccompSyscall]
 
-SeccompSyscall
-  names!                   [filled]+
-  action!                  action
+SeccompSyscall: names action
+  names                    [filled]+
+  action                   action
   errnoRet                 u16
   args                     [SeccompArg]
 
-SeccompArg
-  index!                   0..5
-  value!                   u64
+SeccompArg: index value op
+  index                    0..5
+  value                    u64
   valueTwo                 u64
-  op!                      operator
+  op                       operator
 
-TimeOffsets
+TimeOffsets:
   *                        refused
   monotonic                TimeOffset
   boottime                 TimeOffset
 
-TimeOffset
+TimeOffset:
   secs                     i64
   nanosecs                 0..999999999
 
-Resources
+Resources:
   devices                  [DeviceRule]
   memory                   Memory
   cpu                      CPU
@@ -221,14 +221,14 @@ Resources
   rdma                     {word=Rdma}
   unified                  {filled=text}
 
-DeviceRule
-  allow!                   flag
+DeviceRule: allow access
+  allow                    flag
   type                     |a|b|c
   major                    -1..4095
   minor                    -1..1048575
-  access!                  text
+  access                   text
 
-Memory
+Memory:
   limit                    i64
   reservation              i64
   swap                     i64
@@ -239,7 +239,7 @@ Memory
   useHierarchy             v1:flag
   checkBeforeUpdate        flag
 
-CPU
+CPU:
   shares                   u64
   quota                    i64
   burst                    u64
@@ -250,10 +250,10 @@ CPU
   mems                     text
   idle                     0..1
 
-Pids
+Pids:
   limit                    i64
 
-BlockIO
+BlockIO:
   weight                   u16
   leafWeight               v1:u16
   weightDevice             [WeightDevice]
@@ -262,34 +262,34 @@ BlockIO
   throttleReadIOPSDevice   [ThrottleDevice]
   throttleWriteIOPSDevice  [ThrottleDevice]
 
-WeightDevice
-  major!                   0..4095
-  minor!                   0..1048575
+WeightDevice: major minor
+  major                    0..4095
+  minor                    0..1048575
   weight                   u16
   leafWeight               v1:u16
 
-ThrottleDevice
-  major!                   0..4095
-  minor!                   0..1048575
-  rate!                    u64
+ThrottleDevice: major minor rate
+  major                    0..4095
+  minor                    0..1048575
+  rate                     u64
 
-HugepageLimit
-  pageSize!                text
-  limit!                   u64
+HugepageLimit: pageSize limit
+  pageSize                 text
+  limit                    u64
 
-Network
+Network:
   classID                  v1:u32
   priorities               v1:[InterfacePriority]
 
-InterfacePriority
-  name!                    text
-  priority!                u32
+InterfacePriority: name priority
+  name                     text
+  priority                 u32
 
-Rdma
+Rdma:
   hcaHandles               u32
   hcaObjects               u32
 """
-BLOCKS = {block.split(None, 1)[0]: block for block in TABLE.split("\n\n")}
+BLOCKS = {block.partition(":")[0]: block for block in TABLE.split("\n\n")}
 
 # What "rlimit" may be: getrlimit(2).
 RLIMITS = "AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK"
@@ -356,46 +356,47 @@ def is_enough(found: Sequence[Finding]) -> bool:
 
 def check(value: object, kind: str) -> Sequence[Finding]:
     """What is wrong with a value of that kind, or to be warned of; nothing, as a rule. Places are relative to it."""
-    return (_made.get(kind) or _make(kind))(value)
+    return (CHECKS.get(kind) or _make(kind))(value)
 
 
 def members(name: str) -> tuple[dict[str, str], list[str]]:
     """The keys of a block with their kinds, and those that are required."""
-    words = BLOCKS[name].split()
-    kinds = dict(zip(words[1::2], words[2::2], strict=True))
-    required = [key[:-1] for key in kinds if key[-1] == "!"]
-    for key in required:
-        kinds[key] = kinds.pop(f"{key}!")
-    return kinds, required
-
-
-_made: dict[str, Check] = {}
+    head, _, rows = BLOCKS[name].partition("\n")
+    words = rows.split()
+    return dict(zip(words[::2], words[1::2], strict=True)), head.split()[1:]
 
 
 def _make(kind: str) -> Check:
     """The check of a kind, made when the first value of that kind is met."""
-    made = _named(kind)
-    _made[kind] = made
+    if kind in BLOCKS:
+        made = _object(kind)
+    elif kind[0] == "[":
+        made = _array(kind.strip("[]+"), nonempty=kind[-1] == "+")
+    elif ".." in kind:
+        made = _number(*map(int, kind.split("..")))
+    elif "|" in kind:
+        made = _choice(kind, separator="|")
+    else:
+        made = _make_rare(kind)
+    CHECKS[kind] = made
     return made
 
 
-def _named(kind: str) -> Check:
-    first, _, rest = kind.partition(":")
-    if kind[0] == "[":
-        return _array(kind.strip("[]+"), nonempty=kind[-1] == "+")
+def _make_rare(kind: str) -> Check:
+    """The same for what few configs have a value of."""
     if kind[0] == "{":
         return _map(*kind[1:-1].split("="))
-    if ".." in kind:
-        return _number(*map(int, kind.split("..")))
-    if "|" in kind:
-        return _choice(kind.split("|"))
-    if kind in BLOCKS:
-        return _object(kind)
-    if first == "v1":
+    if kind in _RARE_NAMES:
+        prefix, names = _RARE_NAMES[kind]
+        return _choice(names, prefix)
+    if kind in _RARE_FORMS:
+        return _text(_RARE_FORMS[kind])
+    whose, _, rest = kind.partition(":")
+    if whose == "v1":
         return _ignored(rest, "it is for cgroup v1, and cgroup v2 has nothing like it")
-    if first == "other":
+    if whose == "other":
         return _ignored("any", f"it is for {rest.replace('-', ' ')}")
-    return NAMED[kind]() if kind in NAMED else _text(FORMS[kind])
+    return _ignored("[text]", "the specification defines no such flag so far")
 
 
 def _wrong(value: object, wanted: str) -> list[Finding]:
@@ -420,12 +421,12 @@ def _within(key: str | int, findings: Sequence[Finding]) -> Sequence[Finding]:
     return findings
 
 
-# The kinds. Each function returns a check: value -> findings.
+# The checks: value -> findings. Most are made by a function from what the kind says.
 
 
-def _flag() -> Check:
+def _check_flag(value: object) -> Sequence[Finding]:
     """true or false; 0 and 1 are not."""
-    return lambda value: () if value is True or value is False else _wrong(value, "true or false")
+    return () if value is True or value is False else _wrong(value, "true or false")
 
 
 def _number(least: int, greatest: int) -> Check:
@@ -439,7 +440,7 @@ def _number(least: int, greatest: int) -> Check:
     return check_number
 
 
-def _text(form: Callable[[str], str] | None) -> Check:
+def _text(form: Callable[[str], str] | None = None) -> Check:
     """A string that can be handed to the kernel. The form, if any, returns a complaint or ""."""
 
     def check_text(value: object) -> Sequence[Finding]:
@@ -455,13 +456,14 @@ def _text(form: Callable[[str], str] | None) -> Check:
     return check_text
 
 
-def _choice(names: list[str]) -> Check:
-    """One of a few strings."""
+def _choice(names: str, prefix: str = "", *, separator: str | None = None) -> Check:
+    """One of a few strings: the words of `names`, with a prefix that they have in common."""
+    words = names.split(separator)
 
     def check_choice(value: object) -> Sequence[Finding]:
-        if value in names:
+        if type(value) is str and value.startswith(prefix) and value[len(prefix) :] in words:
             return ()
-        return _wrong(value, f"one of {', '.join(filter(None, names))}")
+        return _wrong(value, f"one of {', '.join([prefix + word for word in words if word])}")
 
     return check_choice
 
@@ -477,7 +479,7 @@ def _array(item: str, nonempty: bool) -> Check:
         if item in ("filled", "text") and _are_plain(value):
             return ()
         found: list[Finding] = []
-        check_item = _made.get(item) or _make(item)
+        check_item = CHECKS.get(item) or _make(item)
         for index, entry in enumerate(value):
             if inside := check_item(entry):
                 found += _within(index, inside)
@@ -532,8 +534,8 @@ def _object(name: str) -> Check:
             kind = kinds.get(key)
             if kind is None:
                 if closed or len(found) < ENOUGH:
-                    found.append(unknown(key))
-            elif inside := (_made.get(kind) or _make(kind))(entry):
+                    found.append(_unknown(key, kinds, closed=closed))
+            elif inside := (CHECKS.get(kind) or _make(kind))(entry):
                 found += _within(key, inside)
             if found and is_enough(found):
                 return found
@@ -542,13 +544,14 @@ def _object(name: str) -> Check:
                 found.append(Finding(ConfigError, f"the key {key} is missing", lacks=key))
         return found
 
-    def unknown(key: str) -> Finding:
-        if closed:
-            return Finding(ConfigError, f"unknown key; there are only {', '.join(kinds)}", (key,))
-        alike = [known for known in kinds if known.lower() == str(key).lower()]
-        return Finding(None, UNKNOWN_KEY, (key,), hint=f"did you mean {alike[0]}?" if alike else "")
-
     return check_object
+
+
+def _unknown(key: str, kinds: Iterable[str], *, closed: bool) -> Finding:
+    if closed:
+        return Finding(ConfigError, f"unknown key; there are only {', '.join(kinds)}", (key,))
+    alike = [known for known in kinds if known.lower() == str(key).lower()]
+    return Finding(None, UNKNOWN_KEY, (key,), hint=f"did you mean {alike[0]}?" if alike else "")
 
 
 def _ignored(kind: str, why: str) -> Check:
@@ -561,29 +564,6 @@ def _ignored(kind: str, why: str) -> Check:
         return [Finding(None, f"ignored: {why}")]
 
     return check_ignored
-
-
-NAMED: dict[str, Callable[[], Check]] = {
-    "any": lambda: lambda _value: (),
-    "flag": _flag,
-    "text": lambda: _text(None),
-    "u16": lambda: _number(0, 2**16 - 1),
-    "u32": lambda: _number(0, 2**32 - 1),
-    "u64": lambda: _number(0, 2**64 - 1),
-    "i32": lambda: _number(-(2**31), 2**31 - 1),
-    "i64": lambda: _number(-(2**63), 2**63 - 1),
-    "id": lambda: _number(0, 2**32 - 2),  # to setresuid(2) and chown(2) 2**32 - 1 is -1, "leave it as it is"
-    "rlimit": lambda: _choice([f"RLIMIT_{name}" for name in RLIMITS.split()]),
-    "schedflag": lambda: _choice([f"SCHED_FLAG_{name}" for name in SCHED_FLAGS.split()]),
-    "mempolicy": lambda: _choice([f"MPOL_{name}" for name in MEMORY_MODES.split()]),
-    "mempolicyflag": lambda: _choice([f"MPOL_F_{name}" for name in MEMORY_FLAGS.split()]),
-    "undefined": lambda: _ignored("[text]", "the specification defines no such flag so far"),
-    "action": lambda: _choice([f"SCMP_ACT_{name}" for name in ACTIONS.split()]),
-    "action?": lambda: _choice(["", *(f"SCMP_ACT_{name}" for name in ACTIONS.split())]),
-    "architecture": lambda: _choice([f"SCMP_ARCH_{name}" for name in ARCHITECTURES.split()]),
-    "filter-flag": lambda: _choice([f"SECCOMP_FILTER_FLAG_{name}" for name in FILTER_FLAGS.split()]),
-    "operator": lambda: _choice([f"SCMP_CMP_{name}" for name in OPERATORS.split()]),
-}
 
 
 # The forms: what a string must look like besides.
@@ -654,17 +634,43 @@ def _bandwidth(text: str) -> str:
     return schema_line(text) if text[:3] in ("MB:", "") else "must begin with 'MB:'"
 
 
-FORMS: dict[str, Callable[[str], str]] = {
+_RARE_FORMS: dict[str, Callable[[str], str]] = {
     "bandwidth?": _bandwidth,
-    "schema?": schema_line,
-    "assignment": lambda text: "" if text.find("=") > 0 else "must be of the form NAME=VALUE",  # environ(7)
     "ifname": _interface,
     "ifname?": _new_interface,
-    "filled": lambda text: "" if text else "must not be empty",
-    "path": lambda text: "" if text[:1] == "/" else "must be an absolute path",
-    "path?": lambda text: "" if text[:1] in ("/", "") else "must be an absolute path",
     "ranges": _ranges,
-    "utsname": lambda text: "" if len(text.encode(errors="replace")) <= 64 else "must not be longer than 64 bytes",
-    "version": _version,
+    "schema?": schema_line,
     "word": lambda text: "" if text.split() == [text] else "must be a name without blanks",
+}
+_RARE_NAMES = {
+    "filter-flag": ("SECCOMP_FILTER_FLAG_", FILTER_FLAGS),
+    "mempolicy": ("MPOL_", MEMORY_MODES),
+    "mempolicyflag": ("MPOL_F_", MEMORY_FLAGS),
+    "operator": ("SCMP_CMP_", OPERATORS),
+    "schedflag": ("SCHED_FLAG_", SCHED_FLAGS),
+}
+
+# By kind. Those that are not here are made when they are met.
+CHECKS: dict[str, Check] = {
+    "any": lambda _value: (),
+    "flag": _check_flag,
+    "u16": _number(0, 2**16 - 1),
+    "u32": _number(0, 2**32 - 1),
+    "u64": _number(0, 2**64 - 1),
+    "i32": _number(-(2**31), 2**31 - 1),
+    "i64": _number(-(2**63), 2**63 - 1),
+    "id": _number(0, 2**32 - 2),  # to setresuid(2) and chown(2) 2**32 - 1 is -1, "leave it as it is"
+    "text": _text(),
+    "assignment": _text(lambda text: "" if text.find("=") > 0 else "must be of the form NAME=VALUE"),  # environ(7)
+    "filled": _text(lambda text: "" if text else "must not be empty"),
+    "path": _text(lambda text: "" if text[:1] == "/" else "must be an absolute path"),
+    "path?": _text(lambda text: "" if text[:1] in ("/", "") else "must be an absolute path"),
+    "utsname": _text(
+        lambda text: "" if len(text.encode(errors="replace")) <= 64 else "must not be longer than 64 bytes"
+    ),
+    "version": _text(_version),
+    "action": _choice(ACTIONS, "SCMP_ACT_"),
+    "action?": lambda value: () if value == "" else check(value, "action"),
+    "architecture": _choice(ARCHITECTURES, "SCMP_ARCH_"),
+    "rlimit": _choice(RLIMITS, "RLIMIT_"),
 }
