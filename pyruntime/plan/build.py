@@ -72,7 +72,7 @@ def build(
             *process.terminal_steps(spec),
             mounts.MakeWorkingDirectory("config.json#/process/cwd", spec["process"]["cwd"]),
             *_hooks(spec, "prestart", "createRuntime", "createContainer"),
-            *mounts.closing_steps(spec, change_root),
+            *mounts.closing_steps(spec, mount_steps, change_root),
             *(step for step in rare if step.phase == PROCESS),
             *process.process_steps(spec, filter_steps(spec)),
             *_hooks(spec, "startContainer"),

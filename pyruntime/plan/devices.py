@@ -133,4 +133,4 @@ def rule_text(rule: Rule) -> str:
 
 
 def _ordered(access: set[str]) -> str:
-    return "".join(letter for letter in "rwm" if letter in access)
+    return "rwm" if len(access) == 3 else "".join([letter for letter in "rwm" if letter in access])

@@ -510,14 +510,12 @@ def _device_step(device: Device, path: str, where: str, bind: bool) -> Step:
     return CreateDevice(where, path, kind, *numbers, mode, device.get("uid", 0), device.get("gid", 0), bind)
 
 
-def closing_steps(spec: Spec, change_root: Step) -> Iterator[Step]:
-    """What must come after all mounts and devices, up to the change of the root and what needs the new one."""
+def closing_steps(spec: Spec, mounts: list[Step], change_root: Step) -> Iterator[Step]:
+    """What must come after all `mounts` (as from mount_steps) and devices, up to the change of the root and beyond."""
     linux = spec.get("linux", {})
-    for index, mount in enumerate(spec.get("mounts", ())):
-        where = f"config.json#/mounts/{index}"
-        flags = ParsedOptions(mount.get("options", []), where).flags
-        if flags & c.MS_RDONLY and not _is_bind(mount) and (mount.get("type") == "tmpfs" or _is_dev(mount)):
-            yield RemountReadonly(where, "/" + mount["destination"].lstrip("/"), flags)
+    for step in mounts:
+        if isinstance(step, MountFilesystem) and step.flags & c.MS_RDONLY and _was_filled(step):
+            yield RemountReadonly(step.where, step.target, step.flags)
     if spec["root"].get("readonly"):
         yield ReadonlyRoot("config.json#/root/readonly")
     for index, path in enumerate(linux.get("readonlyPaths", ())):
@@ -528,6 +526,11 @@ def closing_steps(spec: Spec, change_root: Step) -> Iterator[Step]:
     wanted = PROPAGATION.get(linux.get("rootfsPropagation", ""), 0)
     if wanted & (c.MS_SHARED | c.MS_UNBINDABLE):
         yield SharedRoot("config.json#/linux/rootfsPropagation", wanted)
+
+
+def _was_filled(step: MountFilesystem) -> bool:
+    """Whether it was mounted writable, for what we put there: see launch/rootfs.py."""
+    return step.fstype == "tmpfs" or step.target.rstrip("/") == "/dev"
 
 
 def _is_dev(mount: Mount) -> bool:

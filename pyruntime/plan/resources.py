@@ -17,7 +17,8 @@ from pyruntime.plan.step import CGROUP, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
     from pyruntime.spec.types import CPU, BlockIO, HugepageLimit, Linux, Memory, Pids, Rdma, Resources, Spec
 
@@ -184,19 +185,16 @@ def limit_steps(resources: Resources) -> tuple[list[Step], list[Step]]:
 
     Raises ConfigError for values that contradict each other.
     """
-    before: list[Step] = [
-        *_pids(resources.get("pids") or {}),
-        *_memory(resources.get("memory") or {}),
-        *_block_io(resources.get("blockIO") or {}),
-        *_cpu(resources.get("cpu") or {}),
-    ]
-    after: list[Step] = [
-        *_cpuset(resources.get("cpu") or {}),
-        *_hugepages(resources.get("hugepageLimits") or []),
-        *_rdma(resources.get("rdma") or {}),
-        *_unified(resources.get("unified") or {}),
-    ]
-    return before, after
+    before = (("pids", _pids), ("memory", _memory), ("blockIO", _block_io), ("cpu", _cpu))
+    after = (("cpu", _cpuset), ("hugepageLimits", _hugepages), ("rdma", _rdma), ("unified", _unified))
+    return _translated(resources, before), _translated(resources, after)
+
+
+def _translated(
+    resources: Resources, translations: Iterable[tuple[str, Callable[[Any], Iterator[Step]]]]
+) -> list[Step]:
+    """The steps for some keys, those that are there."""
+    return [step for key, translate in translations if (asked := resources.get(key)) for step in translate(asked)]
 
 
 def needed_controllers(steps: list[Step]) -> dict[str, str]:
