@@ -61,7 +61,10 @@ COLD = {
         "pyruntime.plan.mounts": "_ranges flag_names _attributes _recursive_names _mappings _device_step",
         "pyruntime.plan.namespaces": "_mappings _ranges",
         "pyruntime.plan.process": "_names",
-        "pyruntime.plan.resources": "io_weight _escape",
+        "pyruntime.plan.resources": (
+            "_pids _memory swap_beyond_memory _block_io io_weight _cpu cpu_weight _cpuset _hugepages _rdma _unified "
+            "_escape "
+        ),
         "pyruntime.plan.seccomp": "rules default_action architectures hides_new_calls _action _alternatives",
         "pyruntime.report": "warn debug",
         "pyruntime.spec.load": "_drop_nulls _cannot_open",
