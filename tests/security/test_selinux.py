@@ -5,15 +5,14 @@ The names are those of Fedora's container-selinux, which scripts/lib/guest-selin
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pyruntime.linux import constants as c
 from tests.support.container import Container, wait_until
 from tests.support.fixtures import Refused
 from tests.support.runtime import identify
@@ -27,7 +26,6 @@ FILE_LABEL = "system_u:object_r:container_file_t:s0:c1,c2"
 OTHER_FILE_LABEL = "system_u:object_r:container_file_t:s0:c3"
 UNKNOWN = "system_u:system_r:no_such_type_t:s0"
 SHOW = "tr '\\0' '\\n' < /proc/self/attr/current"
-KEYCTL_GET_SECURITY = 17
 
 
 def label_of(path: Path | str) -> str:
@@ -36,16 +34,6 @@ def label_of(path: Path | str) -> str:
 
 def label_of_process(pid: int) -> str:
     return Path(f"/proc/{pid}/attr/current").read_text().rstrip("\0\n")
-
-
-def label_of_keyring(name: str) -> str:
-    """The label of a keyring that is this user's: keyctl_get_security(3), proc_keys(5)."""
-    lines = (line.split() for line in Path("/proc/keys").read_text().splitlines())
-    serial = next(int(fields[0], 16) for fields in lines if f"{name}:" in fields)
-    label = ctypes.create_string_buffer(256)
-    length = ctypes.CDLL(None).syscall(c.SYS_keyctl, KEYCTL_GET_SECURITY, serial, label, len(label))
-    assert length > 0
-    return label.value.decode()
 
 
 @pytest.fixture
@@ -105,15 +93,36 @@ class TestProcess:
         labelled.script("for fd in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do test -L /proc/$$/fd/$fd && echo $fd; done")
         assert labelled.run().stdout == "0\n1\n2\n"
 
-    @pytest.mark.needs("keyrings")
-    def test_its_session_keyring_has_it(self, labelled: Container) -> None:
-        labelled.run_sleeping()
-        assert label_of_keyring(f"_ses.{labelled.id}") == LABEL
 
-    @pytest.mark.needs("keyrings")
-    def test_a_keyring_of_none_has_the_runtimes(self, container: Container) -> None:
-        container.run_sleeping()
-        assert label_of_keyring(f"_ses.{container.id}") == label_of_process(os.getpid())
+@pytest.mark.needs("keyrings", "gcc")
+class TestSessionKeyring:
+    """It belongs to the container's user namespace, so that only a program inside may look at it."""
+
+    @pytest.fixture
+    def container(self, container: Container, program: Callable[[str], Path]) -> Container:
+        container.add_program("bin/keyring", program("keyring"))
+        os.setxattr(container.rootfs / "bin/keyring", "security.selinux", FILE_LABEL.encode())
+        return container
+
+    @pytest.mark.parametrize("mapped", [pytest.param(True, marks=pytest.mark.needs("userns")), False])
+    def test_it_has_the_programs(self, labelled: Container, mapped: bool) -> None:
+        if mapped:
+            labelled.map_root_to(100000)
+        assert labelled.output("keyring") == f"keyring {LABEL}"
+
+    @pytest.mark.parametrize("mapped", [pytest.param(True, marks=pytest.mark.needs("userns")), False])
+    def test_an_exec_finds_the_containers(self, labelled: Container, mapped: bool) -> None:
+        if mapped:
+            labelled.map_root_to(100000)
+        labelled.run_sleeping()
+        assert labelled.exec_output("keyring") == f"keyring {LABEL}"
+
+    def test_an_exec_with_another_label_finds_it_as_well(self, labelled: Container) -> None:
+        labelled.run_sleeping()
+        assert labelled.exec_output("keyring", "--process-label", OTHER_LABEL) == f"keyring {LABEL}"
+
+    def test_without_a_label(self, container: Container) -> None:
+        assert container.output("keyring") == f"keyring {label_of_process(os.getpid())}"
 
 
 class TestExec:
@@ -215,6 +224,11 @@ class TestRefused:
     def test_the_same_without_a_keyring(self, container: Container, refused: Refused) -> None:
         container.process["selinuxLabel"] = UNKNOWN
         refused("config.json#/process/selinuxLabel: write('/proc/self/attr/exec'", "--no-new-keyring")
+
+    @pytest.mark.only_pyruntime("runc executes it with the program's label")
+    def test_beside_a_hook_of_the_image(self, labelled: Container, refused: Refused) -> None:
+        labelled.config["hooks"] = {"startContainer": [{"path": "/bin/true"}]}
+        refused("config.json#/hooks/startContainer/0: ")
 
     def test_by_create(self, container: Container) -> None:
         container.process["selinuxLabel"] = UNKNOWN

@@ -4,7 +4,7 @@
 #if defined(__x86_64__)
 enum {
 	SYS_read = 0, SYS_write = 1, SYS_close = 3, SYS_wait4 = 61, SYS_fcntl = 72, SYS_ptrace = 101, SYS_mount = 165, SYS_exit = 231,
-	SYS_openat = 257, SYS_readlinkat = 267, SYS_faccessat = 269
+	SYS_keyctl = 250, SYS_openat = 257, SYS_readlinkat = 267, SYS_faccessat = 269
 };
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -18,7 +18,7 @@ __asm__(".globl _start\n_start: mov %rsp, %rdi\n and $-16, %rsp\n call begin\n")
 #elif defined(__aarch64__)
 enum {
 	SYS_fcntl = 25, SYS_mount = 40, SYS_faccessat = 48, SYS_openat = 56, SYS_close = 57, SYS_read = 63, SYS_write = 64,
-	SYS_readlinkat = 78, SYS_exit = 94, SYS_ptrace = 117, SYS_wait4 = 260
+	SYS_readlinkat = 78, SYS_exit = 94, SYS_ptrace = 117, SYS_keyctl = 219, SYS_wait4 = 260
 };
 static long call(long number, long a, long b, long c, long d, long e)
 {
