@@ -1,6 +1,6 @@
-"""The functions that no usual call of a hot verb comes by, by image and module. Written by scripts/cold.
+"""Functions and classes that no usual call of a hot verb uses, by image and module. Written by scripts/cold.
 
-The images hold them back until they are called (condense.py).
+The images hold them back until they are used (condense.py).
 """
 
 COLD = {
@@ -13,7 +13,10 @@ COLD = {
         "pyruntime.container": (
             "pause resume processes list_containers _listen_for_readiness cgroup_of _remove_if_empty "
         ),
-        "pyruntime.errors": "errno_name",
+        "pyruntime.errors": (
+            "errno_name Error UsageError ConfigError UnsupportedError KernelError StateError ExistsError NftError "
+            "ProtocolError "
+        ),
         "pyruntime.images": "load_image",
         "pyruntime.jsontext": "_refuse_constant _explain _refuse_type",
         "pyruntime.linux.call": "call c_string address memory_at u64 u32 string_vector _failure _text _show hint",
@@ -32,18 +35,21 @@ COLD = {
         "pyruntime.cli.parse": "parse members_of without_dashes _take_words _take_operands _boolean",
         "pyruntime.cli.run": "free_ids id_from_path _real_name _is_file _exists",
         "pyruntime.creation": "plan_bundle",
+        "pyruntime.errors": "UsageError StateError NotFoundError ExistsError HookError NftError ProtocolError",
         "pyruntime.jsontext": "_refuse_constant _explain _refuse_type _encode _string",
-        "pyruntime.launch.credentials": "become_root",
+        "pyruntime.launch.credentials": "become_root set_personality",
         "pyruntime.launch.exeseal": "lowering seal_interpreter _read_only",
-        "pyruntime.launch.handle": "fate",
+        "pyruntime.launch.handle": "adjust_oom_score fate",
         "pyruntime.launch.inside": "_pass_on",
         "pyruntime.launch.limits": "_write _write_unless _write_first _check_memory_usage _own_cgroup",
         "pyruntime.launch.namespaces": (
-            "write_maps _open_namespace _run_stage _stage _open_offsets _join_what_can_be _join _at "
-            "_become_mapped_root _run_map_helper "
+            "write_maps await_network set_domainname write_sysctl _open_namespace _run_stage _stage _open_offsets "
+            "_join_what_can_be _join _at _become_mapped_root _run_map_helper "
         ),
         "pyruntime.launch.parent": "raise_what_is_waiting _serve_maps _give_source _move_device",
-        "pyruntime.launch.rootfs": "_remove_full_mounts _unmount_or_cover _remount _change_flags _bind_device",
+        "pyruntime.launch.rootfs": (
+            "remount_readonly _remove_full_mounts _unmount_or_cover share_root _remount _change_flags _bind_device "
+        ),
         "pyruntime.launch.seccomp": "_compile take_listener send_listener _connect",
         "pyruntime.launch.sync": "hop_error start_error rebuild_error",
         "pyruntime.launch.treecopy": "copy_up _copy_entries _copy_directory _copy_file _take_over",
@@ -58,19 +64,21 @@ COLD = {
             "setdomainname "
         ),
         "pyruntime.plan.devices": "rule_text",
-        "pyruntime.plan.mounts": "_ranges flag_names _attributes _recursive_names _mappings _device_step",
-        "pyruntime.plan.namespaces": "_mappings _ranges",
-        "pyruntime.plan.process": "_names",
-        "pyruntime.plan.resources": (
-            "_pids _memory swap_beyond_memory _block_io io_weight _cpu cpu_weight _cpuset _hugepages _rdma _unified "
-            "_escape "
+        "pyruntime.plan.mounts": (
+            "RemountReadonly SharedRoot _ranges flag_names _attributes _recursive_names _mappings _device_step "
         ),
-        "pyruntime.plan.seccomp": "rules default_action architectures hides_new_calls _action _alternatives",
+        "pyruntime.plan.namespaces": "AwaitNetwork SetDomainname _mappings _ranges",
+        "pyruntime.plan.process": "AdjustOomScore OpenTerminal SetPersonality _names",
+        "pyruntime.plan.resources": (
+            "WriteCgroup WriteCgroupUnless WriteCgroupFirst CheckMemoryUsage OwnCgroup _pids _memory "
+            "swap_beyond_memory _block_io io_weight _cpu cpu_weight _cpuset _hugepages _rdma _unified _escape "
+        ),
+        "pyruntime.plan.seccomp": "Rule rules default_action architectures hides_new_calls _action _alternatives",
         "pyruntime.report": "warn debug",
         "pyruntime.spec.load": "_drop_nulls _cannot_open",
         "pyruntime.spec.schema": (
-            "is_enough _wrong _shown _within _map _unknown _ignored _identifiers _ranges _interface _new_interface "
-            "_bandwidth "
+            "Finding is_enough _wrong _shown _within _map _unknown _ignored _identifiers _ranges _interface "
+            "_new_interface _bandwidth "
         ),
         "pyruntime.spec.validate": (
             "_first_of problems warnings process_findings _as_error _as_warning _overlaps _is_mapped sysctl_path "
@@ -85,11 +93,15 @@ COLD = {
         "pyruntime.cgroup.joining": "start_below below _cgroup_of",
         "pyruntime.cli": "emit",
         "pyruntime.cli.parse": "parse members_of _take_operands _boolean",
+        "pyruntime.errors": (
+            "UsageError ConfigError UnsupportedError StateError NotFoundError ExistsError HookError NftError "
+            "ProtocolError "
+        ),
         "pyruntime.jsontext": "_refuse_constant _explain encode _refuse_type _encode _string",
-        "pyruntime.launch.affinity": "_mask",
-        "pyruntime.launch.credentials": "become_root",
+        "pyruntime.launch.affinity": "start_on_cpus _mask",
+        "pyruntime.launch.credentials": "become_root set_personality",
         "pyruntime.launch.exeseal": "lowering seal_interpreter _read_only",
-        "pyruntime.launch.handle": "fate",
+        "pyruntime.launch.handle": "adjust_oom_score limit_resource fate",
         "pyruntime.launch.inside": "_pass_on",
         "pyruntime.launch.paths": "proc_fd is_null",
         "pyruntime.launch.seccomp": "_compile take_listener send_listener _connect",
@@ -103,10 +115,10 @@ COLD = {
             "mount_setattr mknodat fstatfs_type socket ioctl bpf unshare pidfd_open pidfd_send_signal pidfd_getfd "
             "personality sched_setattr ioprio_set set_mempolicy execve sethostname setdomainname _length "
         ),
-        "pyruntime.plan.join": "_list",
-        "pyruntime.plan.process": "_names",
+        "pyruntime.plan.join": "StartOnCpus _list",
+        "pyruntime.plan.process": "AdjustOomScore OpenTerminal SetPersonality _names",
         "pyruntime.plan.rare": "label_mounts",
-        "pyruntime.plan.seccomp": "rules default_action architectures hides_new_calls _action _alternatives",
+        "pyruntime.plan.seccomp": "Rule rules default_action architectures hides_new_calls _action _alternatives",
         "pyruntime.report": "warn debug",
         "pyruntime.spec.execution": "from_file from_object _with _user _id",
         "pyruntime.spec.load": "load _drop_nulls read read_and_close _cannot_open",

@@ -4,12 +4,14 @@ Passes over the syntax trees, none of which changes what a module does:
 
 - `_Strip` leaves out what only type checkers and people read;
 - `_Fold` writes numbers of the kernel in place of their names: an image is written for the machine it is on;
-- `Condensed.parts` parts the functions that usual starts do not call, and what only those read, from the rest. They
-  are the module's late part, which is run when one of its names is first asked for: see Late in image.BOOT. A bare
-  name does not ask, it would only not be there; so `hint(...)` becomes `__late__.hint(...)`.
-  The imports at the top become a table of what they bind, since the statements take four times as long.
+- `Condensed.parts` parts the functions and classes that usual starts do not use, and what only those read, from the
+  rest. They are the module's late part, which is run when one of its names is first asked for: see Late in image.BOOT.
+  A bare name does not ask, it would only not be there; so `hint(...)` becomes `__late__.hint(...)`. What is registered
+  with a late class, by `@performs(TheStep)`, comes with it. The imports at the top become a table of what they bind,
+  since the statements take four times as long.
 
-Why: to unmarshal a function costs 2 us, each page of memory that they fill 1.4 us, and more after the clone.
+Why: to make a class costs 6 us, to unmarshal a function 2 us, each page of memory that they fill 1.4 us, and more after
+the clone.
 """
 
 from __future__ import annotations
@@ -38,25 +40,37 @@ _PURE = ("dict", "frozenset", "set", "split", "tuple")  # what may be called lat
 
 
 class Condensed:
-    """The sources of all images. `cold`: functions that usual starts do not call; `constants`: linux/constants.py."""
+    """The sources of an image, parted.
 
-    def __init__(self, sources: dict[str, ast.Module], cold: set[Definition], constants: ModuleType) -> None:
+    cold: functions and classes that usual starts do not use; constants: linux/constants.py; elsewhere: what is late in
+    the images below this one.
+    """
+
+    def __init__(
+        self,
+        sources: dict[str, ast.Module],
+        cold: set[Definition],
+        constants: ModuleType,
+        elsewhere: frozenset[Definition] = frozenset(),
+    ) -> None:
         self._trees = {name: _Strip().visit(tree) for name, tree in sources.items()}
         self._folded = {name: _Fold(tree, constants).fold(tree) for name, tree in self._trees.items()}
         self._bound = {name: _bindings(tree) for name, tree in self._trees.items()}
-        early: set[Definition] = set()  # used while modules are run, or under a name that means two things
-        for module, tree in self._trees.items():
-            bound, read = self._bound[module], _read(tree.body, running=True)
-            early |= {(module, name) for name in bound if name in read or bound[name] > 1}
-            early |= {what for name, what in self._imports(module).items() if name in read or bound[name] > 1}
-        self._late = cold & {function for name in sources for function in self._functions(name)} - early
-        self._wanted = {what for name in sources for what in self._imports(name).values()} - self._late
+        self._leaders = {
+            (module, node.name): self._leaders_of(module, node)
+            for module, tree in self._trees.items()
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        }
+        self.late = self._late_of(cold)
+        self._asked = self.late | elsewhere
+        self._wanted = {what for name in sources for what in self._imports(name).values()} - self.late
 
     def parts(self, module: str) -> tuple[Links, ast.Module, ast.Module]:
         """What the imports at the top of a module bind, what of it is run at once, and its late part."""
         tree = self._trees[module]
-        asked = {name: what for name, what in self._imports(module).items() if what in self._late}
-        asked |= {name: (module, name) for owner, name in self._late if owner == module}
+        asked = {name: what for name, what in self._imports(module).items() if what in self._asked}
+        asked |= {name: (module, name) for owner, name in self.late if owner == module}
         ask = _Ask(module, asked)
         rest = [ask.visit(node) for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
         late = {node for node in rest if self._may_wait(module, node)}
@@ -66,6 +80,7 @@ class Condensed:
             early = {node for node in late if _defined(node) & read}
             late -= early
         now, later = ([node for node in rest if (node in late) == which] for which in (False, True))
+        later += map(ask.complete, sorted(self._followers(module)))
         superfluous = (self._folded[module] | asked.keys()) - _read(rest)
         imported = {name: what for node in tree.body for name, what in _imported(node).items()}
         links = _links({name: what for name, what in imported.items() if name not in superfluous} | ask.modules())
@@ -92,17 +107,47 @@ class Condensed:
             found |= _imported(node)
         return {name: what for name, what in found.items() if name not in self._folded[module]}
 
-    def _functions(self, module: str) -> set[Definition]:
-        return {
-            (module, node.name)
-            for node in self._trees[module].body
-            if isinstance(node, ast.FunctionDef) and not node.decorator_list
-        }
+    def _late_of(self, cold: set[Definition]) -> frozenset[Definition]:
+        """What of `cold` can be late: it is not used while modules are run, but by what is late itself."""
+        late = frozenset(cold & self._leaders.keys())
+        while early := late & self._used(late) | {what for what in late if not self._leaders[what] <= late}:
+            late -= early
+        return late
+
+    def _used(self, late: frozenset[Definition]) -> set[Definition]:
+        """What is used while modules are run without what is `late`, or under a name that means two things."""
+        used: set[Definition] = set()
+        for module, tree in self._trees.items():
+            running = (node for node in tree.body if (module, getattr(node, "name", "")) not in late)
+            bound, read, imports = self._bound[module], _read(running, running=True), self._imports(module)
+            used |= {(module, name) for name in bound if name in read or bound[name] > 1}
+            used |= {what for name, what in imports.items() if name in read or bound[name] > 1}
+            attributes = (name.split(".") for name in read if "." in name)
+            used |= {(".".join(filter(None, imports[name])), there) for name, there in attributes if name in imports}
+        return used
+
+    def _leaders_of(self, module: str, node: ast.FunctionDef | ast.ClassDef) -> set[Definition]:
+        """The classes with which a function is registered, by `@performs(TheStep)`: it is late only if all are.
+
+        For any other decorator, one that never is.
+        """
+        imports = self._imports(module)
+        leaders: set[Definition] = set()
+        for decorator in node.decorator_list:
+            arguments = decorator.args if isinstance(decorator, ast.Call) else []
+            names = [argument.id for argument in arguments if isinstance(argument, ast.Name)]
+            leaders |= {imports.get(name, (module, name)) for name in names or [""]}
+        return leaders
+
+    def _followers(self, module: str) -> set[str]:
+        """The other modules with late functions that are registered with late classes of this one."""
+        leaders = {what for what in self.late if what[0] == module}
+        return {other for other, name in self.late if other != module and self._leaders[other, name] & leaders}
 
     def _may_wait(self, module: str, node: ast.stmt) -> bool:
-        """Whether a statement at the top level can be run later: a late function, or a table that has no effect."""
-        if isinstance(node, ast.FunctionDef):
-            return (module, node.name) in self._late
+        """Whether a statement at the top level can be run later: what is late, or a table that has no effect."""
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            return (module, node.name) in self.late
         if not isinstance(node, ast.Assign | ast.AnnAssign):
             return False
         names = _defined(node)
@@ -117,7 +162,7 @@ class Condensed:
 
 
 class _Strip(ast.NodeTransformer):
-    """Leaves out what only type checkers and people read. A class keeps its annotations: they are a Step's fields."""
+    """Leaves out what only type checkers and people read. A class keeps the names it annotates: a Step's fields."""
 
     def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:
         """`TYPE_CHECKING = False`: see visit_If."""
@@ -131,6 +176,19 @@ class _Strip(ast.NodeTransformer):
         """`if TYPE_CHECKING` is never true."""
         self.generic_visit(node)
         return node.orelse if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        """What a class annotates stays annotated."""
+        for part in node.body:
+            if isinstance(part, ast.AnnAssign):
+                part.annotation = ast.Constant(None)
+        node.body = [self.visit(part) if not isinstance(part, ast.AnnAssign) else part for part in node.body]
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.Assign | ast.AnnAssign:
+        """`name: type = value` anywhere else."""
+        node.annotation = ast.Constant(None)
+        return ast.copy_location(ast.Assign([node.target], node.value), node) if node.value else node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         """The annotations of a function are strings that somebody would have to load."""
@@ -187,21 +245,27 @@ class _Fold(ast.NodeTransformer):
 
 
 class _Ask(ast.NodeTransformer):
-    """Writes late functions as attributes of their modules. `functions`: what is late, by the name it has here."""
+    """Writes what is late as attributes of its modules. `late`: that, by the names it has here."""
 
-    def __init__(self, module: str, functions: dict[str, Definition]) -> None:
+    def __init__(self, module: str, late: dict[str, Definition]) -> None:
         self._module = module
-        self._functions = functions
+        self._late = late
         self._asked: set[str] = set()
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         """A name that is read: as an attribute of `__late__`, which is the module itself, or of another module."""
-        module, function = self._functions.get(node.id, ("", ""))
-        if not module:
+        if node.id not in self._late or not isinstance(node.ctx, ast.Load):
             return node
+        return ast.copy_location(self._attribute(*self._late[node.id]), node)
+
+    def complete(self, module: str) -> ast.stmt:
+        """The statement that has another module's late part run, if it has not been yet."""
+        return ast.Expr(ast.Call(self._attribute(module, "__complete__"), [], []))
+
+    def _attribute(self, module: str, name: str) -> ast.Attribute:
         self._asked.add(module)
         alias = ast.Name("__late__" if module == self._module else _alias(module), ast.Load())
-        return ast.copy_location(ast.Attribute(alias, function, ast.Load()), node)
+        return ast.Attribute(alias, name, ast.Load())
 
     def modules(self) -> dict[str, Definition]:
         """The other modules which are asked, by the names that they have here."""
@@ -222,8 +286,8 @@ def _imported(node: ast.stmt) -> dict[str, Definition]:
 
 
 def _defined(node: ast.stmt) -> set[str]:
-    """The names that a function or a table at the top level defines; none for any other statement."""
-    if isinstance(node, ast.FunctionDef):
+    """The names that a function, class or table at the top level defines; none for any other statement."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return {node.name}
     if isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
         return {target.id for target in node.targets if isinstance(target, ast.Name)}
@@ -260,13 +324,18 @@ def _bindings(tree: ast.AST) -> Counter[str]:
 
 
 def _read(nodes: Iterable[ast.AST], *, running: bool = False) -> set[str]:
-    """The names that are read in some trees; with `running`, without those that only the bodies of functions read."""
+    """The names that are read in some trees, and with their attributes, as "name.attribute".
+
+    With `running`, without those that only the bodies of functions read.
+    """
     found: set[str] = set()
     waiting = list(nodes)
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             found.add(node.id)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.add(f"{node.value.id}.{node.attr}")
         if running and isinstance(node, ast.FunctionDef | ast.Lambda):
             waiting += [node.args, *getattr(node, "decorator_list", [])]
         else:

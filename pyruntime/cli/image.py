@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import CodeType
 
-    from pyruntime.cli.condense import Condensed, Links
+    from pyruntime.cli.condense import Condensed, Definition, Links
 
 # What the verbs import, including what they import late. tests/unit/test_image.py holds that nothing is missing.
 IMAGES = {
@@ -71,16 +71,15 @@ _TOOLS = ("pyruntime.cli.condense", "pyruntime.cli.cold", "pyruntime.linux.const
 # is not searched for; the names of all modules that are imported from and not held here; and of each module its name,
 # whether it is a package, what its imports bind (condense.Links), its code, and its late part or b"".
 BOOT = """
-from _frozen_importlib import BuiltinImporter, ModuleSpec, module_from_spec
-from _frozen_importlib_external import ExtensionFileLoader
+import _imp
+from _frozen_importlib import ModuleSpec
 libraries, others, modules = content
 for name, path in libraries:
     if name in sys.modules:
         continue
-    loader = ExtensionFileLoader(name, path) if path else BuiltinImporter
     try:
-        module = module_from_spec(ModuleSpec(name, loader, origin=path or "built-in"))
-        loader.exec_module(module)
+        module = (_imp.create_dynamic if path else _imp.create_builtin)(ModuleSpec(name, None, origin=path))
+        (_imp.exec_dynamic if path else _imp.exec_builtin)(module)
     except ImportError:
         continue  # it has moved, and will be searched for when it is imported
     sys.modules[name] = module
@@ -90,9 +89,12 @@ for name in others:
 class Late(type(sys)):
     def __getattr__(self, name):
         if name[:2] != "__" and self in late:
-            exec(loads(late.pop(self)), self.__dict__)
+            self.__complete__()
             return getattr(self, name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+    def __complete__(self):
+        if self in late:
+            exec(loads(late.pop(self)), self.__dict__)
 late = {}
 for name, is_package, _, _, later in modules:
     module = sys.modules[name] = (Late if later else type(sys))(name)
@@ -124,34 +126,37 @@ def write_images(library_path: str) -> None:
     """Write all images into the package below `library_path`, from its sources. Raises OSError, SyntaxError."""
     sys.path.insert(0, library_path)
     entries = {**IMAGES, **{name: own for name, (_, own) in EXTRA.items()}}
+    late: dict[str, frozenset[Definition]] = {}
     for name, own in entries.items():
         below = EXTRA[name][0] if name in EXTRA else ()
         modules = list(_in_order_of_completion(own, after=tuple(entry for other in below for entry in entries[other])))
-        condensed = _condensed(modules, below[0] if below else name)
+        elsewhere = frozenset(what for other in below for what in late[other])
+        condensed = _condensed(modules, below[0] if below else name, elsewhere)
+        late[name] = condensed.late
         contents = []
         linked: set[str] = set()
         for module in modules:
             links, *parts = condensed.parts(module.__name__)
             linked.update(links.get("", {}).values(), filter(None, links))
             now, later = map(_compile, parts)
-            late = b"" if later is None else marshal.dumps(later)
-            contents.append((module.__name__, hasattr(module, "__path__"), tuple(_tuples(links)), now, late))
+            held = b"" if later is None else marshal.dumps(later)
+            contents.append((module.__name__, hasattr(module, "__path__"), tuple(_tuples(links)), now, held))
         others = sorted(linked.difference(module.__name__ for module in modules))
         boot = compile(BOOT, "<image>", "exec", optimize=2)
         with open(image_path(library_path, name), "wb") as file:
             file.write(marshal.dumps((boot, (condensed.libraries(linked), others, contents))))
 
 
-def _condensed(modules: list[ModuleType], image: str) -> Condensed:
-    """The sources of the modules, condensed for what starts with this image do."""
+def _condensed(modules: list[ModuleType], image: str, elsewhere: frozenset[Definition]) -> Condensed:
+    """The sources of the modules, condensed for what starts with this image do; `elsewhere`: see there."""
     sources = {}
     for module in modules:
         with open(str(module.__file__), encoding="utf-8") as file:
             sources[module.__name__] = ast.parse(file.read(), str(module.__file__))
     # Imported only now: the library to be written is on the path, and where it is from may be none.
     condense, cold, constants = map(import_module, _TOOLS)
-    functions = {(module, name) for module, names in cold.COLD[image].items() for name in names.split()}
-    condensed: Condensed = condense.Condensed(sources, functions, constants)
+    listed = {(module, name) for module, names in cold.COLD[image].items() for name in names.split()}
+    condensed: Condensed = condense.Condensed(sources, listed, constants, elsewhere)
     return condensed
 
 
