@@ -287,9 +287,9 @@ def _remove(store: Store, record: Record, *, force: bool = False) -> None:
     elif record["cgroupIntended"]:
         _remove_if_empty(Cgroup(record["cgroupIntended"]))
     if "resctrl" in record:
-        from pyruntime import resctrl
+        from pyruntime.resctrl import groups
 
-        resctrl.remove(record["resctrl"], finished=bool(record["pid"]))
+        groups.remove(record["resctrl"], finished=bool(record["pid"]))
     if "network" in record:
         load_image("disconnect")
         from pyruntime import net

@@ -406,9 +406,9 @@ class Start:
 
     def _remove_group(self, *, finished: bool) -> None:
         if self.group is not None:
-            from pyruntime import resctrl
+            from pyruntime.resctrl import groups
 
-            resctrl.remove(self.group, finished=finished)
+            groups.remove(self.group, finished=finished)
 
     def _make_cgroup(self, launch: Launch, record: Record) -> int | None:
         """Make and fill the cgroup; its descriptor, or None where the container has none.

@@ -86,8 +86,8 @@ def _change_shares(record: Record, linux: Linux, shares: IntelRdt, then: Callabl
     if "resctrl" not in record:
         message = "config.json has asked for no part of the caches"
         raise StateError(message, where=places[0][0], hint="linux.intelRdt makes the group that can be changed later")
-    from pyruntime import resctrl
+    from pyruntime.resctrl import groups
 
     linux["intelRdt"] |= shares
     lines = [(where, line) for where, text in places for line in str(text).split("\n") if line]
-    return lambda: resctrl.change(record["resctrl"], lines, then)
+    return lambda: groups.change(record["resctrl"], lines, then)

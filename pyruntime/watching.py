@@ -13,7 +13,7 @@ from pyruntime import report
 from pyruntime.cgroup.stats import read_stats
 from pyruntime.cgroup.watch import Watch
 from pyruntime.container import cgroup_of
-from pyruntime.errors import KernelError, StateError
+from pyruntime.errors import KernelError, StateError, UnsupportedError
 from pyruntime.state.status import status
 from pyruntime.state.store import Store
 
@@ -83,8 +83,22 @@ def _read(record: Record, cgroup: Cgroup) -> dict[str, Any]:
         if isinstance(error, KernelError):
             raise
         raise KernelError(f"read the statistics of {cgroup.path!r}", error.errno or 0, where=record["id"]) from None
+    if "resctrl" in record:
+        counted["intel_rdt"] = _read_share(record)
     if interface := record.get("network", {}).get("endpoint", {}).get("interface"):
         from pyruntime.net.counters import traffic
 
         counted["network_interfaces"] = traffic(interface)
     return counted
+
+
+def _read_share(record: Record) -> dict[str, Any]:
+    """What resctrl counts; nothing if somebody has removed the group or resctrl itself."""
+    from pyruntime.resctrl.stats import read_stats as read_share
+
+    try:
+        return read_share(record["resctrl"])
+    except (FileNotFoundError, UnsupportedError):
+        return {}
+    except OSError as error:
+        raise KernelError("read the statistics of resctrl", error.errno or 0, where=record["id"]) from None

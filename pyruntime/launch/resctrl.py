@@ -13,7 +13,7 @@ from pyruntime import report
 from pyruntime.errors import KernelError
 from pyruntime.launch.perform import perform, performs
 from pyruntime.plan.resctrl import FollowIntoGroup, JoinGroup, LimitGroup, LockGroups, MonitorGroup, UseGroup
-from pyruntime.resctrl import Group, join
+from pyruntime.resctrl.groups import Group, join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def make_group(steps: list[Step], keep: Callable[[dict[str, Any]], None]) -> None:
-    """Perform the steps of the phase "resctrl". `keep`: as of resctrl.Group. Raises Error; `keep` has what was made."""
+    """Perform the steps of the phase "resctrl". `keep`: as of groups.Group. Raises Error; `keep` has what was made."""
     group = Group(keep)
     try:
         perform(steps, group)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         sharesPids: NotRequired[bool]  # its PID namespace is not its own; missing: it is, and ends with its init
         noNewKeyring: NotRequired[bool]  # --no-new-keyring: for `exec`, too
         network: NotRequired[dict[str, Any]]  # net.types.Attachment; missing: there is nothing to take back
-        resctrl: NotRequired[dict[str, Any]]  # resctrl.Group.entry; missing: it has no group
+        resctrl: NotRequired[dict[str, Any]]  # resctrl.groups.Group.entry; missing: it has no group
         rootless: bool
 else:
 

@@ -5,11 +5,12 @@ How it is refused where there is no resctrl: test_attributes.py.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -358,6 +359,39 @@ class TestUpdate:
         assert "--mem-bw-schema: config.json has asked for no part of the caches" in result.stderr
 
 
+class TestEvents:
+    """`events --stats` in runc's shape: runc:types/events.go:/^type IntelRdt/."""
+
+    EXPECTED: ClassVar = {
+        "l3_cache_info": {"cbm_mask": "fffff", "min_cbm_bits": 1, "num_closids": resctrl.GROUPS},
+        "l3_cache_schema_root": "L3:0=fffff;1=fffff",
+        "l3_cache_schema": "L3:0=f;1=fffff",
+        "mem_bw_info": {"bandwidth_gran": 10, "min_bandwidth": 10, "num_closids": resctrl.GROUPS},
+        "mem_bw_schema_root": "MB:0=100;1=100",
+        "mem_bw_schema": "MB:0=100;1=100",
+        "schemata": ["MB:0=100;1=100", "L3:0=f;1=fffff"],
+        "mbm_stats": [{"mbm_total_bytes": 8192}] * 2,
+        "cmt_stats": [{"llc_occupancy": 2048}] * 2,
+    }
+
+    def test_what_is_counted(self, container: Container, sleeping: Callable[..., int]) -> None:
+        sleeping(l3CacheSchema="L3:0=f", enableMonitoring=True)
+        told = json.loads(container.runtime("events", "--stats", container.id).stdout)["data"]["intel_rdt"]
+        assert told == self.EXPECTED
+        assert list(told) == list(self.EXPECTED)
+
+    def test_of_the_whole_group(self, container: Container, mount: Mount, sleeping: Callable[..., int]) -> None:
+        mount.make("gold", "L3:0=f")
+        sleeping(closID="gold")
+        told = json.loads(container.runtime("events", "--stats", container.id).stdout)["data"]["intel_rdt"]
+        assert told == {**self.EXPECTED, "cmt_stats": [{"llc_occupancy": 4096}] * 2}
+
+    def test_the_group_was_removed(self, container: Container, mount: Mount, sleeping: Callable[..., int]) -> None:
+        sleeping()
+        (mount.path / container.id).rmdir()
+        assert json.loads(container.runtime("events", "--stats", container.id).stdout)["data"]["intel_rdt"] == {}
+
+
 def test_the_lock_is_waited_for(container: Container, mount: Mount) -> None:
     """resctrl.rst: who changes several files holds an exclusive flock(2) of the mount point."""
     container.linux["intelRdt"] = {}
@@ -383,7 +417,7 @@ from pyruntime import creation
 
 creation.build = remembering(creation.build)
 if point == "unlock":
-    resctrl.Group.close = weak(resctrl.Group.close)
+    groups.Group.close = weak(groups.Group.close)
 """
 
 

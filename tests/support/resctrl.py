@@ -5,7 +5,8 @@
 What makes resctrl unlike a plain directory is here, by the kernel's Documentation/filesystems/resctrl.rst and its
 fs/resctrl: mkdir makes a group with files in it and fails when the processor has no more, rmdir removes a group that
 has files and members, a write is judged and the reason of a refusal put into info/last_cmd_status, a process is in one
-group and monitored in that one only. Left out: that children of members are members, CPUs, modes of sharing, counters.
+group and monitored in that one only. Left out: that children of members are members, CPUs, modes of sharing; and the
+counters do not count.
 
 The protocol is fuse(4), of which linux/fuse.h has the structures; a library for it would be another dependency.
 """
@@ -34,9 +35,14 @@ STEP = 10  # per cent of the bandwidth
 DEFAULTS = {"MB": 100, "L3": 0xFFFFF}
 INFO = {
     "L3": {"cbm_mask": "fffff\n", "min_cbm_bits": "1\n", "num_closids": f"{GROUPS}\n"},
-    "L3_MON": {"mon_features": "llc_occupancy\n", "num_rmids": "9\n"},
+    "L3_MON": {"mon_features": "llc_occupancy\nmbm_total_bytes\nmbm_local_bytes\n", "num_rmids": "9\n"},
     "MB": {"bandwidth_gran": f"{STEP}\n", "min_bandwidth": f"{STEP}\n", "num_closids": f"{GROUPS}\n"},
 }
+
+
+COUNTERS = {"llc_occupancy": "4096\n", "mbm_total_bytes": "8192\n", "mbm_local_bytes": "Unavailable\n"}
+LESS = {"llc_occupancy": "2048\n"}  # in a monitoring group
+CACHE_COUNTERS = [f"mon_L3_{cache:02}" for cache in CACHES]
 
 
 class Refused(OSError):
@@ -130,7 +136,9 @@ class Resctrl:
         if name == "mon_groups" and above in self.groups:
             return [*self.groups[above].monitors]
         if name == "mon_data" and self.find(above):
-            return []
+            return CACHE_COUNTERS
+        if name in CACHE_COUNTERS and above.endswith("mon_data"):
+            return [*COUNTERS]
         if path == "info":
             return [*INFO, "last_cmd_status"]
         return [*INFO[name]] if above == "info" and name in INFO else None
@@ -140,6 +148,8 @@ class Resctrl:
         above, _, name = path.rpartition("/")
         if path == "info/last_cmd_status":
             return f"{self.status}\n"
+        if above.rpartition("/")[2] in CACHE_COUNTERS:
+            return {**COUNTERS, **(LESS if "mon_groups/" in above else {})}.get(name)
         if above.startswith("info/"):
             return INFO[above.removeprefix("info/")].get(name)
         group = self.find(above)
@@ -355,10 +365,10 @@ def entering(pid: int, subtype: str) -> str:
     """Python that makes a command one of the mount namespace of `pid`, where `subtype` is taken for resctrl."""
     return f"""
 import posix
-from pyruntime import resctrl
+from pyruntime.resctrl import groups
 from pyruntime.linux import syscalls
 syscalls.setns(posix.open("/proc/{pid}/ns/mnt", posix.O_CLOEXEC), 0)
-resctrl.FSTYPE = "fuse.{subtype}"
+groups.FSTYPE = "fuse.{subtype}"
 """
 
 

@@ -50,7 +50,7 @@ MAY_IMPORT = {
         "launch.notify",
         "posthooks",
     ),
-    "watching": ("errors", "report", "container", "state", "cgroup", "net.counters"),
+    "watching": ("errors", "report", "container", "state", "cgroup", "resctrl", "net.counters"),
     "updating": (
         *("errors", "report", "jsontext", "container", "state", "cgroup", "resctrl", "plan", "launch"),
         *("spec.change", "spec.load", "spec.types"),

@@ -103,7 +103,7 @@ class Group:
             raise ConfigError(f"resctrl has no group {name!r}", hint=hint)
         self.entry["made"] = not exists
         if exists and not is_shared:
-            self.entry["before"] = _schemata(self.path)
+            self.entry["before"] = schemata(self.path)
         self._keep(self.entry)
         if not exists and not self._make(self.path):
             self.entry["made"] = False
@@ -123,7 +123,7 @@ class Group:
 
     def _compare(self, line: str, resource: str) -> None:
         """What the group has is right if it is so for each cache that the line names. Raises ConfigError."""
-        has = _schemata(self.path).get(resource, "")
+        has = schemata(self.path).get(resource, "")
         if not _fits(line, has, self._step(resource)):
             message = f"the resctrl group {self.entry['group'] or '/'} is there and has {has}, not {line}"
             raise ConfigError(message, hint="others may be in it, so it is not changed: use another closID")
@@ -173,7 +173,7 @@ def change(entry: dict[str, Any], lines: list[tuple[str, str]], then: Callable[[
     path = f"{root_path}/{entry['group']}".rstrip("/")
     lock_fd = _lock(root_path)
     try:
-        before = _schemata(path)
+        before = schemata(path)
         try:
             for where, line in lines:
                 _change(path, line, where, root_path)
@@ -195,15 +195,9 @@ def _change(path: str, line: str, where: str, root_path: str) -> None:
 
 
 def _put_back(before: dict[str, str], path: str) -> None:
-    for resource, now in _schemata(path).items():
+    for resource, now in schemata(path).items():
         if now != before.get(resource, now):
             write_schema(path, before[resource])  # which the kernel has had, and so takes
-
-
-def _schemata(path: str) -> dict[str, str]:
-    """The lines of a group's `schemata` by their resources."""
-    lines = proc.read_file(f"{path}/schemata").decode().split("\n")
-    return {line.partition(":")[0].strip(): line.strip() for line in lines if line}
 
 
 def _resource(line: str, root_path: str) -> str:
@@ -215,6 +209,12 @@ def _resource(line: str, root_path: str) -> str:
         hint = f"it has {', '.join(there) or 'nothing to limit'}"
         raise UnsupportedError(f"resctrl of this host has no {resource!r}", hint=hint)
     return resource
+
+
+def schemata(group_path: str) -> dict[str, str]:
+    """The lines of a group's `schemata` by their resources: {"L3": "L3:0=f;1=f"}. Raises OSError as open(2) does."""
+    lines = proc.read_file(f"{group_path}/schemata").decode().split("\n")
+    return {line.partition(":")[0].strip(): line.strip() for line in lines if line}
 
 
 def write_schema(group_path: str, line: str) -> None:
