@@ -18,7 +18,7 @@ from pyruntime.plan.build import build
 from tests.support import resctrl
 from tests.support.container import Container, wait_until
 from tests.support.fixtures import Refused
-from tests.support.injection import commands, killed_at, spawn
+from tests.support.injection import killed_at, spawn, weakened
 from tests.support.leftovers import Leftovers
 from tests.support.runtime import Runtime
 
@@ -434,11 +434,9 @@ class Weak(NamedTuple):
 
 
 @pytest.fixture
-def weak(container: Container, scratch: Path, mount: Mount, leftovers: Leftovers) -> Weak:
-    folder = scratch / "weak"
-    folder.mkdir()
-    _, injecting = commands(folder, mount.code + WEAKEN)
-    return Weak(container, Runtime(str(injecting), container.runtime.root, container.runtime.marker), leftovers)
+def weak(container: Container, runtime: str, scratch: Path, mount: Mount, leftovers: Leftovers) -> Weak:
+    command = weakened(scratch / "weak", Path(runtime).parent / "library", mount.code + WEAKEN)
+    return Weak(container, Runtime(str(command), container.runtime.root, container.runtime.marker), leftovers)
 
 
 STEPS = ("LockGroups", "UseGroup", "LimitGroup", "MonitorGroup", "JoinGroup", "AdjustOomScore", "PivotRoot")

@@ -62,11 +62,15 @@ def commands(folder: Path, weaken: str) -> tuple[Path, Path]:
     """
     (folder / "installed").mkdir()
     command = checkout_launcher(folder / "installed", sys.executable)
-    injecting = folder / "injecting"
-    code = _BEFORE.replace("{library!r}", repr(str(folder / "installed" / "library")))
-    injecting.write_text(f"#!{os.path.realpath(sys.executable)} -ISXutf8\n{code}{weaken}main()\n")
-    injecting.chmod(0o755)
-    return command, injecting
+    return command, weakened(folder / "injecting", folder / "installed" / "library", weaken)
+
+
+def weakened(path: Path, library: Path, weaken: str) -> Path:
+    """The command with weak points at `path`, for a library that is there; `weaken` as above."""
+    code = _BEFORE.replace("{library!r}", repr(str(library)))
+    path.write_text(f"#!{os.path.realpath(sys.executable)} -ISXutf8\n{code}{weaken}main()\n")
+    path.chmod(0o755)
+    return path
 
 
 def spawn(runtime: Runtime, words: list[str], inject: str, **popen: object) -> subprocess.Popen[bytes]:
