@@ -61,7 +61,7 @@ def hold_standard_descriptors() -> None:
     """
     for fd in (0, 1, 2):
         try:
-            posix.fstat(fd)
+            posix.get_inheritable(fd)
         except OSError:
             posix.set_inheritable(posix.open("/dev/null", posix.O_RDWR), True)  # takes the lowest number free: fd
 

@@ -281,9 +281,7 @@ def _remove(store: Store, record: Record, *, force: bool = False) -> None:
         hooks = posthooks.to_run_at_the_end(store)
     _end(record)
     if record["cgroup"]:
-        cgroup = Cgroup(record["cgroup"])
-        cgroup.kill()
-        cgroup.remove()
+        Cgroup(record["cgroup"]).end()
     elif record["cgroupIntended"]:
         _remove_if_empty(Cgroup(record["cgroupIntended"]))
     if "resctrl" in record:

@@ -263,8 +263,7 @@ class Start:
         exit_status = foreground.supervise(child.pid, child.pidfd, child.give_master(), self.notify)
         if not self.options.keep:
             if self.cgroup is not None:
-                self.cgroup.kill()
-                self.cgroup.remove()
+                self.cgroup.end()
             self._remove_group(finished=True)
             if self.connection is not None:
                 self.connection.disconnect()

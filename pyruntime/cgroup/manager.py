@@ -67,6 +67,17 @@ class Cgroup:
                 break  # another container has moved in meanwhile
         self.made.clear()
 
+    def end(self) -> None:
+        """Remove the cgroup with all that runs in it. Nothing does, as a rule: then nobody needs to be killed.
+
+        Raises KernelError as `remove`.
+        """
+        try:
+            posix.rmdir(self.path)
+        except OSError:
+            self.kill()
+        self.remove()
+
     def open_fd(self) -> int:
         """A descriptor of the directory, for CLONE_INTO_CGROUP and for attaching the device program."""
         try:

@@ -17,8 +17,7 @@ from pyruntime.plan.step import CGROUP, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from typing import Any
+    from collections.abc import Iterator
 
     from pyruntime.spec.types import CPU, BlockIO, HugepageLimit, Linux, Memory, Pids, Rdma, Resources, Spec
 
@@ -185,16 +184,24 @@ def limit_steps(resources: Resources) -> tuple[list[Step], list[Step]]:
 
     Raises ConfigError for values that contradict each other.
     """
-    before = (("pids", _pids), ("memory", _memory), ("blockIO", _block_io), ("cpu", _cpu))
-    after = (("cpu", _cpuset), ("hugepageLimits", _hugepages), ("rdma", _rdma), ("unified", _unified))
-    return _translated(resources, before), _translated(resources, after)
-
-
-def _translated(
-    resources: Resources, translations: Iterable[tuple[str, Callable[[Any], Iterator[Step]]]]
-) -> list[Step]:
-    """The steps for some keys, those that are there."""
-    return [step for key, translate in translations if (asked := resources.get(key)) for step in translate(asked)]
+    before: list[Step] = []
+    after: list[Step] = []
+    if "pids" in resources:
+        before += _pids(resources["pids"])
+    if "memory" in resources:
+        before += _memory(resources["memory"])
+    if "blockIO" in resources:
+        before += _block_io(resources["blockIO"])
+    if "cpu" in resources:
+        before += _cpu(resources["cpu"])
+        after += _cpuset(resources["cpu"])
+    if "hugepageLimits" in resources:
+        after += _hugepages(resources["hugepageLimits"])
+    if "rdma" in resources:
+        after += _rdma(resources["rdma"])
+    if "unified" in resources:
+        after += _unified(resources["unified"])
+    return before, after
 
 
 def needed_controllers(steps: list[Step]) -> dict[str, str]:

@@ -79,5 +79,10 @@ def docker_like(config: dict[str, Any]) -> dict[str, Any]:
     ]
     config["process"]["noNewPrivileges"] = False
     config["root"]["readonly"] = False
+    config["linux"]["resources"] |= {
+        "memory": {},
+        "cpu": {"shares": 0},
+        "pids": {},
+    }  # it writes keys without a limit, too
     config["linux"]["seccomp"] = profile()
     return config
