@@ -22,7 +22,7 @@ COLD = {
         "pyruntime.linux.call": "call c_string address memory_at u64 u32 string_vector _failure _text _show hint",
         "pyruntime.linux.constants": "value_name flag_names",
         "pyruntime.linux.files": "replace append rewrite _write_all",
-        "pyruntime.linux.proc": "in_first_user_namespace mounts _unescape",
+        "pyruntime.linux.proc": "in_first_user_namespace write_file write mounts _unescape",
         "pyruntime.report": "warn debug",
         "pyruntime.state.store": "listing _damaged _make_parents _is_directory _working_directory _remove_tree _failed",
     },
@@ -57,7 +57,7 @@ COLD = {
         "pyruntime.linux.call": "memory_at _text _show",
         "pyruntime.linux.constants": "value_name flag_names",
         "pyruntime.linux.files": "rewrite",
-        "pyruntime.linux.proc": "in_first_user_namespace process_state",
+        "pyruntime.linux.proc": "in_first_user_namespace write_file write process_state",
         "pyruntime.linux.syscalls": (
             "open_tree move_mount fsopen fsconfig fsconfig_set fsconfig_create fsmount mount_setattr setns pidfd_open "
             "pidfd_send_signal pidfd_getfd personality sched_setattr sched_setaffinity ioprio_set set_mempolicy execve "
@@ -70,8 +70,8 @@ COLD = {
         "pyruntime.plan.namespaces": "AwaitNetwork SetDomainname _mappings _ranges",
         "pyruntime.plan.process": "AdjustOomScore OpenTerminal SetPersonality _names",
         "pyruntime.plan.resources": (
-            "WriteCgroup WriteCgroupUnless WriteCgroupFirst CheckMemoryUsage OwnCgroup _pids _memory "
-            "swap_beyond_memory _block_io io_weight _cpu cpu_weight _cpuset _hugepages _rdma _unified _escape "
+            "WriteCgroup WriteCgroupUnless WriteCgroupFirst CheckMemoryUsage OwnCgroup _block_io io_weight _hugepages "
+            "_rdma _unified _escape "
         ),
         "pyruntime.plan.seccomp": "Rule rules default_action architectures hides_new_calls _action _alternatives",
         "pyruntime.report": "warn debug",
