@@ -281,9 +281,15 @@ def _remove(store: Store, record: Record, *, force: bool = False) -> None:
         hooks = posthooks.to_run_at_the_end(store)
     _end(record)
     if record["cgroup"]:
+<<<<<<< HEAD
         Cgroup(record["cgroup"]).end()
+=======
+        cgroup = _removable(record, record["cgroup"])
+        cgroup.kill()
+        cgroup.remove()
+>>>>>>> a54d14d (Have systemd make the cgroup with --systemd-cgroup)
     elif record["cgroupIntended"]:
-        _remove_if_empty(Cgroup(record["cgroupIntended"]))
+        _remove_if_empty(_removable(record, record["cgroupIntended"]))
     if "resctrl" in record:
         from pyruntime.resctrl import groups
 
@@ -296,6 +302,16 @@ def _remove(store: Store, record: Record, *, force: bool = False) -> None:
     store.remove()
     if hooks:
         posthooks.poststop(hooks, dict(record))
+
+
+def _removable(record: Record, path: str) -> Cgroup:
+    """The cgroup, by whoever has to remove it: we, or systemd."""
+    if "scope" not in record:
+        return Cgroup(path)
+    load_image("stop")
+    from pyruntime.cgroup.systemd import Scope
+
+    return Scope(path, record["scope"]["unit"], users=record["scope"]["users"])
 
 
 def _remove_if_empty(cgroup: Cgroup) -> None:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pyruntime.networking import Connection
     from pyruntime.plan.network import Selection
     from pyruntime.plan.step import Plan
-    from pyruntime.spec.types import Spec
+    from pyruntime.spec.types import Linux, Spec
     from pyruntime.state.store import Record
 
 
@@ -416,6 +416,8 @@ class Start:
         container's own only after: until then it may be another's.
         """
         steps = self.plan.phase(CGROUP)
+        if self.options.systemd_cgroup:
+            record["scope"] = limits.recorded_scope(steps)
         record["cgroupIntended"] = limits.intended_path(steps, self.hierarchy)
         self.store.write(record)
         self.cgroup = limits.make_cgroup(steps, record["cgroupIntended"], rootless=launch.rootless)
@@ -424,6 +426,7 @@ class Start:
         record["cgroup"] = launch.cgroup_path = self.cgroup.path
         now = [step for step in steps if not isinstance(step, DevicePolicy)]
         limits.fill_cgroup(now, self.cgroup, rootless=launch.rootless)
+        self.cgroup.make_room()
         return self.cgroup.open_fd()
 
     def _send_listener(self, child: Child, fd: int) -> None:
@@ -436,9 +439,10 @@ class Start:
         send_listener(take_listener(child, fd), profile["listenerPath"], metadata, child.pid, state)
 
     def _set_device_policy(self, launch: Launch) -> None:
-        """Load and attach the device program, before anything of the image runs."""
+        """Load and attach the device program, before anything of the image runs. The container's process is inside."""
         if self.cgroup is None:
             return
+        self.cgroup.settle()
         steps = [step for step in self.plan.phase(CGROUP) if isinstance(step, DevicePolicy)]
         limits.fill_cgroup(steps, self.cgroup, rootless=launch.rootless)
         for warning in self.cgroup.warnings:
@@ -490,23 +494,43 @@ def _plan(
     """Tell the oddities of a Spec that is valid, and compile it."""
     for warning in warnings:
         report.warn(warning)
-    if options.systemd_cgroup:
-        raise UnsupportedError("the systemd cgroup driver is not served yet", where="--systemd-cgroup")
     linux = spec.get("linux", {})
     if "seccomp" in linux:
         load_image("seccomp")
-    own = "/" if linux.get("cgroupsPath", "").startswith("/") else hierarchy.cgroup_of()
-    return build(
+    plan = build(
         spec,
         bundle_path,
         store.id,
-        cgroup_path(linux, store.id, own),
+        _cgroup_path(linux, store.id, options, hierarchy),
         no_pivot=options.no_pivot,
         no_new_keyring=options.no_new_keyring,
         network=network,
         env=options.env(),
         notify_path=store.file_path(NOTIFY_DIRECTORY) if options.notify_socket else "",
     )
+    if options.systemd_cgroup:
+        from pyruntime.plan import scope
+
+        scope.ask_systemd(plan, spec, store.id, users=_asks_own_systemd(options))
+    return plan
+
+
+def _asks_own_systemd(options: Options) -> bool:
+    """Whether it is the service manager of this user that is to make the cgroup, instead of the system's."""
+    from pyruntime.cgroup.systemd import is_users
+
+    return is_users(rootless=options.is_rootless())
+
+
+def _cgroup_path(linux: Linux, id: str, options: Options, hierarchy: Hierarchy) -> str:
+    """Where the container's cgroup goes, below the v2 hierarchy, or below what is systemd's."""
+    if options.systemd_cgroup:
+        load_image("systemd")
+        from pyruntime.plan import scope
+
+        return scope.scope_path(linux, id, users=_asks_own_systemd(options))
+    own = "/" if linux.get("cgroupsPath", "").startswith("/") else hierarchy.cgroup_of()
+    return cgroup_path(linux, id, own)
 
 
 def _check_devices(spec: Spec, options: Options) -> None:

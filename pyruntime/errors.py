@@ -26,6 +26,7 @@ __all__ = (
     "NotFoundError",
     "ProtocolError",
     "StateError",
+    "SystemdError",
     "UnsupportedError",
     "UsageError",
     "errno_name",
@@ -118,6 +119,17 @@ class HookError(Error):
 
 class NftError(Error):
     """nft(8) refuses a ruleset; the message has its words."""
+
+
+class SystemdError(Error):
+    """systemd refuses what it was asked, or does not answer; the message has its words.
+
+    `name` is the error's name on D-Bus ("org.freedesktop.systemd1.UnitExists"), "" if it has none.
+    """
+
+    def __init__(self, message: str, name: str = "", *, where: str = "", hint: str = "") -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.name = name
 
 
 class ProtocolError(Error):

@@ -155,6 +155,11 @@ def vm() -> str:
     return "" if os.environ.get("PYRUNTIME_VM") else "not in the test VM that scripts/test boots"
 
 
+def systemd() -> str:
+    """systemd manages this machine, and makes a scope for us."""
+    return attempt("systemd-run", "--quiet", "--scope", "true")
+
+
 def effective_capability(name: str) -> str:
     """The tests hold a capability of capabilities(7), such as "CAP_SYS_RESOURCE"."""
     from pyruntime.linux.caps import CAPABILITIES
@@ -191,6 +196,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "keyrings": functools.partial(attempt, "cat", "/proc/keys"),
     "strace": functools.partial(attempt, "strace", "-o", "/dev/null", "true"),
     "fuse": fuse,
+    "systemd": systemd,
     "vm": vm,
 }
 

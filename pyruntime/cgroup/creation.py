@@ -20,7 +20,7 @@ from pyruntime.linux import proc
 
 # Controllers that count threads one by one; the others work on whole processes (cgroup-v2.rst, "Threads").
 _THREADED = frozenset(("cpu", "cpuset", "perf_event", "pids"))
-_PATH_KEY = "config.json#/linux/cgroupsPath"
+PATH_KEY = "config.json#/linux/cgroupsPath"
 
 
 class Hierarchy:
@@ -90,12 +90,20 @@ def create(root_path: str, path: str, needed: dict[str, str]) -> Cgroup:
                 cgroup.made.append(directory)
         if cgroup.path not in cgroup.made:
             _refuse_used(cgroup)
-        _refuse_frozen(cgroup)
+        refuse_frozen(cgroup)
         _fit_type(cgroup, needed)
     except Error:
         cgroup.remove_made()
         raise
     return cgroup
+
+
+def hand_down(root_path: str, path: str, needed: dict[str, str]) -> None:
+    """Enable the controllers that limits need, and no others, for a cgroup that is there. Raises UnsupportedError."""
+    directory = root_path.rstrip("/")
+    for part in path.strip("/").split("/"):
+        _hand_down(directory, list(needed), needed)
+        directory = f"{directory}/{part}"
 
 
 def available(directory: str, needed: dict[str, str]) -> list[str]:
@@ -160,16 +168,16 @@ def _refuse_used(cgroup: Cgroup) -> None:
     if pids := cgroup.pids(recursive=True):
         raise ExistsError(
             f"container's cgroup is not empty: {len(pids)} process(es) found",
-            where=_PATH_KEY,
+            where=PATH_KEY,
             hint=f"see {cgroup.path}/cgroup.procs; each container needs a cgroup of its own",
         )
 
 
-def _refuse_frozen(cgroup: Cgroup) -> None:
+def refuse_frozen(cgroup: Cgroup) -> None:
     """A child born into a frozen cgroup would stop before its first instruction, and the start would hang."""
     if "frozen 1" in cgroup.read("cgroup.events"):
         hint = f"thaw {cgroup.path}, or the one above it: echo 0 > .../cgroup.freeze"
-        raise StateError("container's cgroup unexpectedly frozen", where=_PATH_KEY, hint=hint)
+        raise StateError("container's cgroup unexpectedly frozen", where=PATH_KEY, hint=hint)
 
 
 def _fit_type(cgroup: Cgroup, needed: dict[str, str]) -> None:

@@ -15,7 +15,7 @@ COLD = {
         ),
         "pyruntime.errors": (
             "errno_name Error UsageError ConfigError UnsupportedError KernelError StateError ExistsError NftError "
-            "ProtocolError "
+            "SystemdError ProtocolError "
         ),
         "pyruntime.images": "load_image",
         "pyruntime.jsontext": "_refuse_constant _explain _refuse_type",
@@ -29,19 +29,21 @@ COLD = {
     "launch": {
         "pyruntime.__main__": "console_script _help _default_root _log _failed",
         "pyruntime.caller": "send_pidfd",
-        "pyruntime.cgroup.creation": "find_v2 _hand_down_one _refuse_used _hand_down_hint _why_missing",
+        "pyruntime.cgroup.creation": "find_v2 hand_down _hand_down_one _refuse_used _hand_down_hint _why_missing",
         "pyruntime.cgroup.manager": "_remove_below _rmdir_patiently _children _signal_each",
         "pyruntime.cli": "emit",
         "pyruntime.cli.parse": "parse members_of without_dashes _take_words _take_operands _boolean",
         "pyruntime.cli.run": "free_ids id_from_path _real_name _is_file _exists",
-        "pyruntime.creation": "plan_bundle",
-        "pyruntime.errors": "UsageError StateError NotFoundError ExistsError HookError NftError ProtocolError",
+        "pyruntime.creation": "plan_bundle _asks_own_systemd",
+        "pyruntime.errors": (
+            "UsageError StateError NotFoundError ExistsError HookError NftError SystemdError ProtocolError "
+        ),
         "pyruntime.jsontext": "_refuse_constant _explain _refuse_type _encode _string",
         "pyruntime.launch.credentials": "become_root set_personality",
         "pyruntime.launch.exeseal": "lowering seal_interpreter _read_only",
         "pyruntime.launch.handle": "adjust_oom_score fate",
         "pyruntime.launch.inside": "_pass_on",
-        "pyruntime.launch.limits": "_write _write_unless _write_first _check_memory_usage _own_cgroup",
+        "pyruntime.launch.limits": "recorded_scope _write _write_unless _write_first _check_memory_usage _own_cgroup",
         "pyruntime.launch.namespaces": (
             "write_maps await_network set_domainname write_sysctl _open_namespace _run_stage _stage _open_offsets "
             "_join_what_can_be _join _at _become_mapped_root _run_map_helper "
@@ -95,7 +97,7 @@ COLD = {
         "pyruntime.cli.parse": "parse members_of _take_operands _boolean",
         "pyruntime.errors": (
             "UsageError ConfigError UnsupportedError StateError NotFoundError ExistsError HookError NftError "
-            "ProtocolError "
+            "SystemdError ProtocolError "
         ),
         "pyruntime.jsontext": "_refuse_constant _explain encode _refuse_type _encode _string",
         "pyruntime.launch.affinity": "start_on_cpus _mask",

@@ -15,6 +15,7 @@ from pyruntime.plan.attributes import MEMORY_FLAGS, MEMORY_MODES
 from pyruntime.plan.hooks import KINDS as HOOKS
 from pyruntime.plan.mounts import IDMAP, OPTIONS, PROPAGATION, RECURSIVE
 from pyruntime.plan.namespaces import KINDS
+from pyruntime.plan.scope import ANNOTATION as SYSTEMD_ANNOTATIONS
 from pyruntime.plan.seccomp import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
 from pyruntime.version import SPEC_VERSION, VERSION
 
@@ -45,7 +46,7 @@ def structure() -> dict[str, Any]:
         "linux": {
             "namespaces": sorted(KINDS),
             "capabilities": list(CAPABILITIES),
-            "cgroup": {"v1": False, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": False, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": _seccomp(),
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
@@ -55,7 +56,7 @@ def structure() -> dict[str, Any]:
             "netDevices": {"enabled": True},
         },
         "annotations": {"org.pyruntime.version": VERSION},
-        "potentiallyUnsafeConfigAnnotations": [ANNOTATIONS],
+        "potentiallyUnsafeConfigAnnotations": [ANNOTATIONS, SYSTEMD_ANNOTATIONS],
     }
 
 

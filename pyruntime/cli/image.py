@@ -57,6 +57,8 @@ IMAGES = {
 EXTRA = {
     "checks": (("exec",), ("pyruntime.spec.validate",)),
     "seccomp": (("launch",), ("pyruntime.plan.seccomp", "pyruntime.launch.seccomp")),
+    "systemd": (("launch",), ("pyruntime.launch.scope",)),
+    "stop": (("control",), ("pyruntime.cgroup.systemd",)),
     "network": (
         ("launch",),
         ("pyruntime.networking", "pyruntime.net.connect", "pyruntime.net.bridge", "pyruntime.net.firewall"),

@@ -27,15 +27,27 @@ if TYPE_CHECKING:
 def intended_path(steps: list[Step], hierarchy: creation.Hierarchy) -> str:
     """The host path of the cgroup that `make_cgroup` is going to make; "" if there is no such step, or no cgroup v2."""
     step = next((step for step in steps if isinstance(step, resources.CreateCgroup)), None)
+    if step is not None and step.by_systemd:
+        from pyruntime.launch import scope
+
+        return scope.intended_path(steps, hierarchy)
     return hierarchy.path_of(step.path) if step is not None else ""
+
+
+def recorded_scope(steps: list[Step]) -> dict[str, Any]:
+    """What the container's record has to say of the scope that `make_cgroup` is going to ask systemd for."""
+    from pyruntime.launch import scope
+
+    return scope.recorded(steps)
 
 
 def make_cgroup(steps: list[Step], intended_path: str = "", *, rootless: bool = False) -> Cgroup | None:
     """Perform the CreateCgroup among `steps`, having checked that the controllers of all the others can be had.
 
-    None if there is no such step; and for a rootless user, root of a user namespace included, who asked neither for a
-    limit nor for a path and may not make a cgroup: such a container runs without (runc does so, too). Raises what
-    creation.create raises; then nothing is left behind.
+    With --systemd-cgroup it is plan.scope.CreateScope, and systemd makes the cgroup. None if there is no such step; and
+    for a rootless user, root of a user namespace included, who asked neither for a limit nor for a path and may not
+    make a cgroup: such a container runs without (runc does so, too). Raises what creation.create raises, or
+    launch.scope.make_scope; then nothing is left behind.
 
     intended_path: what the function of that name has found; to look for the hierarchy again takes as long.
     """
@@ -43,6 +55,10 @@ def make_cgroup(steps: list[Step], intended_path: str = "", *, rootless: bool = 
     if step is None:
         return None
     needed = resources.needed_controllers(steps)
+    if step.by_systemd:
+        from pyruntime.launch import scope
+
+        return scope.make_scope(steps, needed, intended_path)
     try:
         root_path = intended_path.removesuffix(step.path) or creation.find_v2()
         return creation.create(root_path, step.path, needed)

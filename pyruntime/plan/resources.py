@@ -29,6 +29,7 @@ class CreateCgroup(Step):
 
     phase = CGROUP
     why = "everything the container starts is counted, limited, frozen and killed as one"
+    by_systemd = False  # but for the one of plan/scope.py
     path: str
 
     def text(self) -> str:
@@ -120,15 +121,16 @@ def cgroup_path(linux: Linux, container_id: str, own_path: str = "/") -> str:
     """Where the container's cgroup goes, as a path below the v2 hierarchy ("/web").
 
     A relative path, and the ID when there is none, go beside the runtime's own cgroup `own_path`: that one has
-    processes, so nothing below it could have controllers. ".." never leads out. Raises UnsupportedError for systemd's
-    form. Companion: opencontainers/cgroups:fs2/defaultpath.go:/^func defaultDirPath/.
+    processes, so nothing below it could have controllers. ".." never leads out. Raises ConfigError for systemd's form,
+    which is for plan/scope.py; runc makes a cgroup of that name.
+    Companion: opencontainers/cgroups:fs2/defaultpath.go:/^func defaultDirPath/.
     """
     path = linux.get("cgroupsPath", "")
     if not path.startswith("/") and path.count(":") == 2:
-        raise UnsupportedError(
-            f"the form slice:prefix:name ({path!r}) asks systemd to make the cgroup, which is not served yet",
+        raise ConfigError(
+            f"the form slice:prefix:name ({path!r}) asks systemd to make the cgroup",
             where="config.json#/linux/cgroupsPath",
-            hint="give a path such as /mygroup/web",
+            hint="give --systemd-cgroup, too, or a path such as /mygroup/web",
         )
     if path.startswith("/"):
         clean = _clean(path)

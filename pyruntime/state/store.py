@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         hooks: NotRequired[list[str]]  # of poststart and poststop those that config.json has; missing: neither
         sharesPids: NotRequired[bool]  # its PID namespace is not its own; missing: it is, and ends with its init
         noNewKeyring: NotRequired[bool]  # --no-new-keyring: for `exec`, too
+        scope: NotRequired[dict[str, Any]]  # --systemd-cgroup: the unit's name, and whether this user's systemd has it
         network: NotRequired[dict[str, Any]]  # net.types.Attachment; missing: there is nothing to take back
         resctrl: NotRequired[dict[str, Any]]  # resctrl.groups.Group.entry; missing: it has no group
         rootless: bool

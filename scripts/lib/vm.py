@@ -22,7 +22,7 @@ from scripts.lib.steps import CHECKOUT, clean_environment, die, need_packages
 
 # What a test that needs one of these finds in the machine, if it does not find it here (tests/capabilities.py), besides
 # its security module.
-OFFERS = "vm root cgroup2 cpu cpuset io memory misc pids rdma userns timens idmap CAP_SYS_RESOURCE".split()
+OFFERS = "vm root cgroup2 systemd cpu cpuset io memory misc pids rdma userns timens idmap CAP_SYS_RESOURCE".split()
 NOT_SENT = (".git", "__pycache__", ".*_cache", ".hypothesis", ".venv", "*.egg-info", "bundles/debian/rootfs")
 OUT_SIZE = 64 << 20
 MEMORY = "2G"
@@ -139,9 +139,12 @@ def sent(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return entry
 
 
-def boot_command(machine: Machine, root: Path, tree: Path, out: Path, scratch: Path, cpus: int) -> list[str]:
+def boot_command(
+    machine: Machine, root: Path, tree: Path, out: Path, scratch: Path, cpus: int, *, systemd: bool
+) -> list[str]:
     """The command line that boots guest-init on these three disks and shows its console on stdout."""
     guest = ["init=/guest-init", "rw", "quiet", "loglevel=0", "panic=-1", f"lsm=landlock,yama,{machine.security}"]
+    guest += ["manager=systemd"] if systemd else []
     if machine.kind == "uml":
         disks = [f"ubd0={scratch}/cow,{root}", f"ubd1r={tree}", f"ubd2={out}"]
         console = ["con0=null,fd:1", "con=null", f"uml_dir={scratch}/", f"umid={scratch.name}"]
@@ -168,8 +171,12 @@ def start(
     *,
     cpus: int = 1,
     extra: Sequence[Path] = (),
+    systemd: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Boot, run a shell command in a copy of the tree and power off; `scratch` keeps the disks meanwhile."""
+    """Boot, run a shell command in a copy of the tree and power off; `scratch` keeps the disks meanwhile.
+
+    systemd: it manages the machine, and the command is a service of its.
+    """
     tree, out = scratch / "tree", scratch / "out"
     if machine.security == "selinux":
         extra = [*extra, selinux_policy(scratch)]
@@ -177,7 +184,7 @@ def start(
     pack(command, tree, extra)
     with out.open("wb") as file:
         file.truncate(OUT_SIZE)
-    boot = boot_command(machine, root, tree, out, scratch, cpus)
+    boot = boot_command(machine, root, tree, out, scratch, cpus, systemd=systemd)
     environment = clean_environment({"TMPDIR": str(scratch)})
     return subprocess.Popen(
         boot, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True

@@ -35,6 +35,7 @@ class Runtime:
         self.command = command
         self.root = root
         self.marker = marker
+        self.options: list[str] = []  # global ones, before the verb
         self.environment = os.environ | {"PYRUNTIME_TEST_MARKER": marker}
 
     def __call__(
@@ -61,7 +62,7 @@ class Runtime:
         popen.setdefault("stdout", subprocess.PIPE)
         popen.setdefault("stderr", subprocess.PIPE)
         popen.setdefault("env", self.environment)
-        return subprocess.Popen([self.command, "--root", str(self.root), *arguments], **popen)
+        return subprocess.Popen([self.command, "--root", str(self.root), *self.options, *arguments], **popen)
 
 
 def as_text(output: bytes | None) -> str:

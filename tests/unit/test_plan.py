@@ -614,6 +614,7 @@ def test_the_rich_config_has_every_kind_of_step() -> None:
     seen |= {type(step) for step in plan(rich_config(), network=select("bridge", [], "", {}))}
     seen |= {type(step) for step in plan(without_mount_namespace())}
     elsewhere = {"CheckMemoryUsage", "WriteCgroupUnless", "WriteCgroupFirst"}  # in test_resources.py
+    elsewhere |= {"CreateScope"}  # in test_scope.py
     of_exec = {kind for kind in every_step_class() if kind.__module__ == "pyruntime.plan.join"}  # test_plan_join.py
     of_exec |= {EnterTreeOf, FollowIntoGroup}
     assert {kind.__name__ for kind in every_step_class() - seen - of_exec} == elsewhere

@@ -301,8 +301,8 @@ def test_the_root_cgroup_is_nobodys(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["system.slice:docker:1234", "::web"])
-def test_the_systemd_form_is_refused_by_name(path: str) -> None:
-    with pytest.raises(UnsupportedError, match="systemd") as caught:
+def test_the_systemd_form_is_no_path(path: str) -> None:
+    with pytest.raises(ConfigError, match="systemd") as caught:
         cgroup_path({"cgroupsPath": path}, "web")
     assert caught.value.where == "config.json#/linux/cgroupsPath"
 

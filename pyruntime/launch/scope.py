@@ -1,0 +1,57 @@
+"""Performing plan/scope.py's step: the container's cgroup is asked of systemd. Imported only with --systemd-cgroup.
+
+Read beside opencontainers/cgroups:systemd/v2.go:/^func .*Apply/.
+"""
+
+from __future__ import annotations
+
+from pyruntime.cgroup import systemd
+from pyruntime.cgroup.creation import find_v2
+from pyruntime.errors import Error
+from pyruntime.plan.scope import CreateScope
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyruntime.cgroup.creation import Hierarchy
+    from pyruntime.plan.step import Step
+
+
+def scope_step(steps: list[Step]) -> CreateScope:
+    """The one of them that asks for a scope. Raises StopIteration."""
+    return next(step for step in steps if isinstance(step, CreateScope))
+
+
+def recorded(steps: list[Step]) -> dict[str, Any]:
+    """What the container's record has to say of its scope, so that it can be removed (`Record.scope`)."""
+    step = scope_step(steps)
+    return {"unit": step.unit, "users": step.users}
+
+
+def intended_path(steps: list[Step], hierarchy: Hierarchy) -> str:
+    """The host path of the cgroup that systemd is going to make. Raises as systemd.root_path."""
+    step = scope_step(steps)
+    return systemd.root_path((hierarchy.path or find_v2()).rstrip("/"), users=step.users) + step.path
+
+
+def make_scope(steps: list[Step], needed: dict[str, str], path: str) -> systemd.Scope:
+    """Perform the step; `needed`: the controllers for all the others; `path`: from `intended_path`.
+
+    Raises as systemd.make_scope; what has no place yet gets that of cgroupsPath.
+    """
+    step = scope_step(steps)
+    try:
+        return systemd.make_scope(
+            step.path,
+            step.unit,
+            step.slice,
+            step.properties,
+            step.limits,
+            needed,
+            root_path=path.removesuffix(step.path),
+            users=step.users,
+        )
+    except Error as error:
+        error.where = error.where or step.where
+        raise

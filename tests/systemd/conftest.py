@@ -1,0 +1,3 @@
+"""The black-box fixtures (tests/support) for this folder."""
+
+from tests.support.fixtures import *  # noqa: F403
