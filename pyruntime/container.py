@@ -281,13 +281,7 @@ def _remove(store: Store, record: Record, *, force: bool = False) -> None:
         hooks = posthooks.to_run_at_the_end(store)
     _end(record)
     if record["cgroup"]:
-<<<<<<< HEAD
-        Cgroup(record["cgroup"]).end()
-=======
-        cgroup = _removable(record, record["cgroup"])
-        cgroup.kill()
-        cgroup.remove()
->>>>>>> a54d14d (Have systemd make the cgroup with --systemd-cgroup)
+        _removable(record, record["cgroup"]).end()
     elif record["cgroupIntended"]:
         _remove_if_empty(_removable(record, record["cgroupIntended"]))
     if "resctrl" in record:

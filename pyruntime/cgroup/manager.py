@@ -67,7 +67,6 @@ class Cgroup:
                 break  # another container has moved in meanwhile
         self.made.clear()
 
-<<<<<<< HEAD
     def end(self) -> None:
         """Remove the cgroup with all that runs in it. Nothing does, as a rule: then nobody needs to be killed.
 
@@ -78,7 +77,7 @@ class Cgroup:
         except OSError:
             self.kill()
         self.remove()
-=======
+
     def make_room(self) -> None:
         """To be called when the limits are written: what keeps the cgroup for the container shall not count.
 
@@ -87,7 +86,6 @@ class Cgroup:
 
     def settle(self) -> None:
         """To be called when the container's process is inside: what kept the cgroup may go. Nothing does here."""
->>>>>>> a54d14d (Have systemd make the cgroup with --systemd-cgroup)
 
     def open_fd(self) -> int:
         """A descriptor of the directory, for CLONE_INTO_CGROUP and for attaching the device program."""
