@@ -76,7 +76,6 @@ COLD = {
             "_rdma _unified _escape "
         ),
         "pyruntime.plan.seccomp": "Rule rules default_action architectures hides_new_calls _action _alternatives",
-        "pyruntime.report": "warn debug",
         "pyruntime.spec.load": "_drop_nulls _cannot_open",
         "pyruntime.spec.schema": (
             "Finding is_enough _wrong _shown _within _map _unknown _ignored _identifiers _ranges _interface "
@@ -121,7 +120,6 @@ COLD = {
         "pyruntime.plan.process": "AdjustOomScore OpenTerminal SetPersonality _names",
         "pyruntime.plan.rare": "label_mounts",
         "pyruntime.plan.seccomp": "Rule rules default_action architectures hides_new_calls _action _alternatives",
-        "pyruntime.report": "warn debug",
         "pyruntime.spec.execution": "from_file from_object _with _user _id",
         "pyruntime.spec.load": "load _drop_nulls read read_and_close _cannot_open",
         "pyruntime.state.store": "listing _damaged _make_parents _is_directory _working_directory _remove_tree _failed",
