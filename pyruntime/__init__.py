@@ -29,7 +29,7 @@ __all__ = (
     "resume",
     "run",
     "start",
-    "state",
+    "state_of",
     "stats",
     "update",
 )
@@ -57,4 +57,5 @@ def __getattr__(name: str) -> Any:
         return updating.update
     from pyruntime import container
 
-    return getattr(container, name)
+    # Not `state`: that name is the package's pyruntime.state, once anything has imported it.
+    return container.state if name == "state_of" else getattr(container, name)

@@ -1,0 +1,53 @@
+"""The verbs as functions: what a Python program does that makes containers itself. It is a process of its own here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.container import Container
+from tests.support.leftovers import Leftovers
+
+pytestmark = [
+    pytest.mark.needs("root", "busybox", "cgroup2"),
+    pytest.mark.only_pyruntime("a Python library"),
+]
+
+PROGRAM = """
+import signal, sys, time
+sys.path.insert(0, {library!r})
+import pyruntime
+from pyruntime.errors import NotFoundError
+
+at = dict(root={root!r})
+print(pyruntime.run({bundle!r}, {id!r}, args=["sh", "-c", "exit 7"], **at), flush=True)
+
+pyruntime.create({bundle!r}, {id!r}, args=["sleep", "1000"], **at)
+print(pyruntime.state_of({id!r}, **at)["status"], [each["id"] for each in pyruntime.list_containers(**at)])
+pyruntime.start({id!r}, **at)
+print(pyruntime.state_of({id!r}, **at)["status"], len(pyruntime.processes({id!r}, **at)), flush=True)
+print(pyruntime.execute({id!r}, ["sh", "-c", "exit 3"], **at), "pids" in pyruntime.stats({id!r}, **at), flush=True)
+pyruntime.kill({id!r}, signal.SIGKILL, **at)
+pyruntime.delete({id!r}, force=True, **at)
+try:
+    pyruntime.state_of({id!r}, **at)
+except NotFoundError as error:
+    print(error)
+"""
+
+
+def test_the_verbs(container: Container, leftovers: Leftovers) -> None:
+    container.write()
+    library = Path(__file__).resolve().parent.parent.parent
+    code = PROGRAM.format(
+        library=str(library), root=str(container.runtime.root), bundle=str(container.path), id=container.id
+    )
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", code], check=False, capture_output=True, text=True, stdin=-3, timeout=60
+    )
+    expected = ["7", f"created ['{container.id}']", "running 1", "3 True", f"{container.id}: container does not exist"]
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, expected, "")
+    assert not leftovers.found()
