@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pyruntime import report
 from pyruntime.cgroup import creation
-from pyruntime.errors import Error, KernelError
+from pyruntime.errors import KernelError
 from pyruntime.launch import limits
 from pyruntime.plan import resources
 
@@ -35,7 +35,7 @@ def change_limits(steps: list[Step], cgroup: Cgroup, then: Callable[[], None]) -
         for step in steps:
             limits.perform(step, cgroup)
         then()
-    except Error:
+    except BaseException:  # a signal's as well: half of an update is none that anybody asked for
         _put_back(before, cgroup)
         raise
 
