@@ -65,9 +65,9 @@ def _rule(entry: DeviceRule, where: str) -> Rule:
         kind = "c"
     if kind not in ("a", "b", "c"):
         raise ConfigError(f"a device rule is for type a, b or c, not {kind!r}", where=f"{where}/type")
-    access = entry.get("access", "")
-    if not access or not set("rwm").issuperset(access):
-        raise ConfigError(f"access is some of r, w and m, not {access!r}", where=f"{where}/access")
+    access = "".join(letter for letter in entry.get("access", "") if letter in "rwm")
+    if not access:
+        raise ConfigError(f"access is some of r, w and m, not {entry.get('access', '')!r}", where=f"{where}/access")
     return kind, _number(entry.get("major"), f"{where}/major"), _number(entry.get("minor"), f"{where}/minor"), access
 
 

@@ -226,7 +226,7 @@ DeviceRule: allow access
   type                     |a|b|c
   major                    -1..4095
   minor                    -1..1048575
-  access                   text
+  access                   access
 
 Memory:
   limit                    i64
@@ -427,6 +427,14 @@ def _within(key: str | int, findings: Sequence[Finding]) -> Sequence[Finding]:
 def _check_flag(value: object) -> Sequence[Finding]:
     """true or false; 0 and 1 are not."""
     return () if value is True or value is False else _wrong(value, "true or false")
+
+
+def _check_access(value: object) -> Sequence[Finding]:
+    """Letters of which some mean something: if none does, plan.devices refuses the rule."""
+    found = check(value, "text")
+    if not found and 0 < len([letter for letter in str(value) if letter in "rwm"]) < len(str(value)):
+        return [Finding(None, f"only r, w and m have a meaning here: {_shown(value)}")]
+    return found
 
 
 def _number(least: int, greatest: int) -> Check:
@@ -654,6 +662,7 @@ _RARE_NAMES = {
 CHECKS: dict[str, Check] = {
     "any": lambda _value: (),
     "flag": _check_flag,
+    "access": _check_access,
     "u16": _number(0, 2**16 - 1),
     "u32": _number(0, 2**32 - 1),
     "u64": _number(0, 2**64 - 1),

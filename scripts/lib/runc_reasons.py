@@ -30,9 +30,6 @@ REASONS = {
     "help: runc foo -h": "It wants `No help topic for 'foo'`. We say `no such command: 'foo'`, which it is.",
     "update: update cgroup cpu limits": SHARES,
     "update: update cgroup v2 resources via unified map": SHARES,
-    "update: update devices [minimal transition rules]": (
-        "Its config gives a device the access `rwa`; access is some of r, w and m, so we refuse it."
-    ),
     "version: runc version": NAME,
 }
 

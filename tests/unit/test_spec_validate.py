@@ -526,6 +526,10 @@ WARNED = [
         },
         "/linux/uidMappings: ignored: the user namespace /proc/1/ns/user has its own mapping",
     ),
+    (
+        {"linux/resources/devices/-": {"allow": False, "type": "c", "access": "rwa"}},
+        '/linux/resources/devices/1/access: only r, w and m have a meaning here: the string "rwa"',
+    ),
 ]
 
 
