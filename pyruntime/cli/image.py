@@ -6,10 +6,10 @@ have run it, so that the launcher (launcher.py) has only to run it. Nothing in a
 whatever is not in the image is imported as ever.
 
 There are three: `control` for the verbs that look at containers or end them, `launch` for run and create, `exec` for
-exec; and small ones for what few configs need. What no usual call of these verbs comes by is in them, too, but held
-back (condense.py): it is unmarshalled and run when it is first asked for, from memory, so that this is no import and
-may happen behind the seal. Written at install, by the interpreter that will read them: marshal's format is the
-bytecode's.
+exec; small ones for what few configs need; and the launcher's own code. What no usual call of these verbs comes by is
+in them, too, but held back (condense.py): it is unmarshalled and run when it is first asked for, from memory, so that
+this is no import and may happen behind the seal. Written at install, by the interpreter that will read them: marshal's
+format is the bytecode's.
 """
 
 from __future__ import annotations
@@ -147,6 +147,9 @@ def write_images(library_path: str) -> None:
         boot = compile(BOOT, "<image>", "exec", optimize=2)
         with open(image_path(library_path, name), "wb") as file:
             file.write(marshal.dumps((boot, (condensed.libraries(linked), others, contents))))
+    launcher = import_module("pyruntime.cli.launcher")
+    with open(image_path(library_path, "launcher"), "wb") as file:
+        file.write(marshal.dumps(compile(launcher.launcher_code(library_path), "<launcher>", "exec", optimize=2)))
 
 
 def _condensed(modules: list[ModuleType], image: str, elsewhere: frozenset[Definition]) -> Condensed:

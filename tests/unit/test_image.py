@@ -457,6 +457,17 @@ def test_a_bug_in_the_image_is_not_hidden_by_the_files(library: Path, tmp_path: 
     assert done.returncode != 0
 
 
-def test_the_launcher_is_the_code_behind_a_first_line(library: Path) -> None:
-    text = launcher_text(PYTHON, str(library))
-    assert text == f"#!{PYTHON} {FLAGS}\n{launcher_code(str(library))}"
+@pytest.mark.parametrize("content", [None, b"", b"\xe3cut", b"\xff\xfe no marshal"])
+def test_without_its_image_the_launcher_does_as_well(content: bytes | None, library: Path, tmp_path: Path) -> None:
+    other = tmp_path / "library"
+    shutil.copytree(library, other)
+    Path(image_path(str(other), "launcher")).unlink()
+    if content is not None:
+        Path(image_path(str(other), "launcher")).write_bytes(content)
+    launcher = tmp_path / "pyruntime"
+    for place in (library, other):
+        launcher.write_text(launcher_text(PYTHON, str(place)))
+        launcher.chmod(0o755)
+        done = subprocess.run([launcher, "--version"], capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("pyruntime version")
