@@ -73,7 +73,12 @@ def _update(store: Store, change: Change, shares: IntelRdt) -> list[str]:
     then = remember
     if shares:
         then = _change_shares(record, linux, shares, remember)
-    change_limits(change_steps(linux["resources"], change.resources), cgroup, then)
+    steps = change_steps(linux["resources"], change.resources)
+    if "scope" in record:
+        from pyruntime.launch import scope
+
+        then = scope.change(record["scope"], steps, then)
+    change_limits(steps, cgroup, then)
     devices = change.resources.get("devices")
     if devices and devices != before.get("devices"):
         return [f"{change.place('config.json#/linux/resources/devices')}: ignored: device rules stay as they are"]

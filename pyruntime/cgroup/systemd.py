@@ -34,6 +34,7 @@ from pyruntime.linux.sdbus import Bus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Property = tuple[str, str, Any]  # as plan/scope.py makes them
@@ -231,35 +232,58 @@ def _start(bus: Bus, unit: str, own: list[Property], asked: list[Property], limi
     Companion: opencontainers/cgroups:systemd/common.go:/^func startUnit/; that an old systemd does not know a property
     is found out as in crun:src/libcrun/cgroup-systemd.c:/^register_missing_property_from_message/.
     """
-    limits = list(limits)
-    was_reset = False
-    while True:
-        listed = [(name, (kind, value)) for name, kind, value in (*own, *asked, *limits)]
+
+    def ask(known: list[Property]) -> str:
+        listed = _listed([*own, *asked, *known])
+        return bus.call("StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "replace", listed, [])
+
+    try:
         try:
-            job = bus.call("StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "replace", listed, [])
-            break
+            job = _with_what_is_known(ask, limits)
         except SystemdError as error:
-            unknown = [
-                limit for limit in limits if error.name == _UNKNOWN_PROPERTY and f" {limit[0]}," in error.message
-            ]
-            if unknown:
-                limits = [limit for limit in limits if limit not in unknown]
-            elif error.name == _UNIT_EXISTS and not was_reset:
-                _reset_failed(bus, unit)
-                was_reset = True
-            elif error.name == _UNIT_EXISTS:
-                hint = f"see systemctl status {unit}; each container needs a unit of its own"
-                raise ExistsError(f"systemd has a unit {unit} already", where=creation.PATH_KEY, hint=hint) from None
-            else:
-                is_theirs = any(name in error.message for name, _, _ in asked)
-                error.where = _ANNOTATIONS if is_theirs else creation.PATH_KEY
-                error.hint = f"systemd was asked for {unit}"
+            if error.name != _UNIT_EXISTS:
                 raise
+            _reset_failed(bus, unit)
+            job = _with_what_is_known(ask, limits)
+    except SystemdError as error:
+        if error.name == _UNIT_EXISTS:
+            hint = f"see systemctl status {unit}; each container needs a unit of its own"
+            raise ExistsError(f"systemd has a unit {unit} already", where=creation.PATH_KEY, hint=hint) from None
+        is_theirs = any(name in error.message for name, _, _ in asked)
+        error.where = _ANNOTATIONS if is_theirs else creation.PATH_KEY
+        error.hint = f"systemd was asked for {unit}"
+        raise
     result = bus.wait_for_job(job, _JOB_SECONDS)
     if result != "done":
         _reset_failed(bus, unit)
         hint = f"see journalctl --unit {unit}"
         raise SystemdError(f"systemd did not make {unit}: {result or 'it takes too long'}", where=_OPTION, hint=hint)
+
+
+def set_limits(unit: str, limits: list[Property], *, users: bool) -> None:
+    """Have systemd know other limits of a unit that runs, as long as it does. Raises SystemdError, UnsupportedError."""
+    bus = _connect(users=users)
+    try:
+        _with_what_is_known(lambda known: bus.call("SetUnitProperties", "sba(sv)", unit, True, _listed(known)), limits)
+    finally:
+        bus.close()
+
+
+def _with_what_is_known(ask: Callable[[list[Property]], str], limits: list[Property]) -> str:
+    """`ask` with those of the limits that this systemd knows: which that are depends on its version."""
+    while True:
+        try:
+            return ask(limits)
+        except SystemdError as error:
+            known = [limit for limit in limits if f" {limit[0]}," not in error.message]
+            if error.name != _UNKNOWN_PROPERTY or len(known) == len(limits):
+                raise
+            limits = known
+
+
+def _listed(properties: list[Property]) -> list[tuple[str, tuple[str, Any]]]:
+    """Properties as an array of structs of a name and a variant: a(sv)."""
+    return [(name, (kind, value)) for name, kind, value in properties]
 
 
 def _reset_failed(bus: Bus, unit: str) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from pyruntime.cgroup import systemd
 from pyruntime.cgroup.creation import find_v2
 from pyruntime.errors import Error
-from pyruntime.plan.scope import CreateScope
+from pyruntime.plan.scope import CreateScope, resource_properties
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from pyruntime.cgroup.creation import Hierarchy
@@ -55,3 +56,18 @@ def make_scope(steps: list[Step], needed: dict[str, str], path: str) -> systemd.
     except Error as error:
         error.where = error.where or step.where
         raise
+
+
+def change(scope: dict[str, Any], steps: list[Step], then: Callable[[], None]) -> Callable[[], None]:
+    """What tells systemd of the limits that these steps have changed, for a container's `Record.scope`, and then does
+    `then`. To be asked for before the steps are performed: a quota is rounded as systemd does. What it returns raises
+    as systemd.set_limits, and as `then`.
+    """
+    limits = resource_properties(steps)
+
+    def tell() -> None:
+        if limits:
+            systemd.set_limits(scope["unit"], limits, users=scope["users"])
+        then()
+
+    return tell

@@ -169,9 +169,11 @@ def resource_properties(steps: list[Step]) -> list[Property]:
         for file, value in _writes(step):
             if file == "cpu.max" and isinstance(step, WriteCgroup):
                 step.value = value = _whole_percents(value)
-            if file == "cpu.idle" and value.strip() == "1":
-                idle = True
-                found.append(("CPUWeight", "t", 0))  # systemd's word for it
+            if file == "cpu.idle" and value.strip() in ("0", "1"):
+                idle = value.strip() == "1"
+                found.append(
+                    ("CPUWeight", "t", 0 if idle else _INFINITY)
+                )  # systemd's words for idle, and for no weight
             elif not (file == "cpu.weight" and idle):
                 found += _property(file, value.strip())
     return found
@@ -192,6 +194,7 @@ _NUMBERS = {
     "memory.max": ("MemoryMax", 1, _INFINITY),
     "memory.min": ("MemoryMin", 0, _INFINITY),
     "memory.swap.max": ("MemorySwapMax", 0, _INFINITY),
+    "memory.zswap.max": ("MemoryZSwapMax", 0, _INFINITY),
     "pids.max": ("TasksMax", 1, _INFINITY),
 }
 _LISTS = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
@@ -215,6 +218,8 @@ def _property(file: str, value: str) -> Iterator[Property]:
             yield "CPUQuotaPerSecUSec", "t", _INFINITY if quota < 0 else _percents(quota, period) * 10000
     elif file == "memory.oom.group" and value in _OOM_POLICIES:
         yield "OOMPolicy", "s", _OOM_POLICIES[value]
+    elif file == "memory.zswap.writeback" and value in ("0", "1"):
+        yield "MemoryZSwapWriteback", "b", value == "1"
 
 
 def _quota(value: str) -> tuple[int, int] | None:

@@ -316,6 +316,42 @@ class TestLife:
         assert leftovers.found() == []
 
 
+@pytest.mark.needs("cpu", "memory", "pids")
+class TestUpdate:
+    """Systemd is told of other limits."""
+
+    def test_limits(self, container: Container, unit: str, cgroup: Path) -> None:
+        container.linux["resources"] = {"pids": {"limit": 20}}
+        container.run_sleeping()
+        options = ["--memory", "67108864", "--pids-limit", "30", "--cpu-quota", "50000", "--cpu-period", "200000"]
+        result = container.runtime("update", *options, container.id)
+        assert result.status == 0, result
+        systemctl("daemon-reload")
+        shown = properties(unit)
+        names = {"memory.max": "MemoryMax", "pids.max": "TasksMax"}
+        for file, value in (("memory.max", "67108864"), ("pids.max", "30")):
+            assert (cgroup / file).read_text().strip() == shown[names[file]] == value
+        assert (cgroup / "cpu.max").read_text().strip() == "50000 200000"
+        assert shown["CPUQuotaPerSecUSec"] == "250ms"
+
+    @IDLE
+    def test_idle_no_more(self, container: Container, unit: str, cgroup: Path) -> None:
+        container.linux["resources"] = {"cpu": {"idle": 1}}
+        container.run_sleeping()
+        assert container.runtime("update", "--cpu-idle", "0", "--cpu-share", "2048", container.id).status == 0
+        systemctl("daemon-reload")
+        assert (cgroup / "cpu.idle").read_text().strip() == "0"
+        assert (cgroup / "cpu.weight").read_text().strip() == properties(unit)["CPUWeight"]
+
+    @pytest.mark.only_pyruntime("what runc has told systemd by then, stays")
+    def test_refused_by_the_kernel(self, container: Container, unit: str, cgroup: Path) -> None:
+        container.linux["resources"] = {"pids": {"limit": 20}}
+        container.run_sleeping()
+        result = container.runtime("update", "--pids-limit", "30", "--cpu-period", "7", container.id)
+        assert result.status == 1, result
+        assert (cgroup / "pids.max").read_text().strip() == properties(unit)["TasksMax"] == "20"
+
+
 class TestTrouble:
     """What goes wrong leaves neither a unit nor a cgroup."""
 
