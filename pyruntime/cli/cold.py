@@ -52,7 +52,7 @@ COLD = {
         "pyruntime.launch.rootfs": (
             "remount_readonly _remove_full_mounts _unmount_or_cover share_root _remount _change_flags _bind_device "
         ),
-        "pyruntime.launch.seccomp": "_compile take_listener send_listener _connect",
+        "pyruntime.launch.seccomp": "_compile take_listener send_listener _connect _keep _make_room",
         "pyruntime.launch.sync": "hop_error start_error rebuild_error",
         "pyruntime.launch.treecopy": "copy_up _copy_entries _copy_directory _copy_file _take_over",
         "pyruntime.linux.bpf": "_load_unlimited attached_ids _attached",
@@ -75,7 +75,6 @@ COLD = {
             "WriteCgroup WriteCgroupUnless WriteCgroupFirst CheckMemoryUsage OwnCgroup _block_io io_weight _hugepages "
             "_rdma _unified _escape "
         ),
-        "pyruntime.plan.seccomp": "Rule rules default_action architectures hides_new_calls _action _alternatives",
         "pyruntime.spec.load": "_drop_nulls _cannot_open",
         "pyruntime.spec.schema": (
             "Finding is_enough _wrong _shown _within _map _unknown _ignored _identifiers _ranges _interface "
@@ -105,7 +104,7 @@ COLD = {
         "pyruntime.launch.handle": "adjust_oom_score limit_resource fate",
         "pyruntime.launch.inside": "_pass_on",
         "pyruntime.launch.paths": "proc_fd is_null",
-        "pyruntime.launch.seccomp": "_compile take_listener send_listener _connect",
+        "pyruntime.launch.seccomp": "_compile take_listener send_listener _connect _keep _make_room",
         "pyruntime.launch.sync": "hop_error start_error rebuild_error",
         "pyruntime.linux.call": "memory_at _text _show",
         "pyruntime.linux.constants": "value_name flag_names",
@@ -119,7 +118,6 @@ COLD = {
         "pyruntime.plan.join": "StartOnCpus _list",
         "pyruntime.plan.process": "AdjustOomScore OpenTerminal SetPersonality _names",
         "pyruntime.plan.rare": "label_mounts",
-        "pyruntime.plan.seccomp": "Rule rules default_action architectures hides_new_calls _action _alternatives",
         "pyruntime.spec.execution": "from_file from_object _with _user _id",
         "pyruntime.spec.load": "load _drop_nulls read read_and_close _cannot_open",
         "pyruntime.state.store": "listing _damaged _make_parents _is_directory _working_directory _remove_tree _failed",

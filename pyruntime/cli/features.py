@@ -16,7 +16,8 @@ from pyruntime.plan.hooks import KINDS as HOOKS
 from pyruntime.plan.mounts import IDMAP, OPTIONS, PROPAGATION, RECURSIVE
 from pyruntime.plan.namespaces import KINDS
 from pyruntime.plan.scope import ANNOTATION as SYSTEMD_ANNOTATIONS
-from pyruntime.plan.seccomp import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
+from pyruntime.plan.seccomp import FLAGS
+from pyruntime.plan.seccomp_rules import ACTIONS, ARCHITECTURES, OPERATORS
 from pyruntime.version import SPEC_VERSION, VERSION
 
 TYPE_CHECKING = False

@@ -23,7 +23,6 @@ from pyruntime.launch.perform import performs
 from pyruntime.launch.sync import GO, LISTENER
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
-from pyruntime.plan import seccomp as profiles
 from pyruntime.plan.seccomp import LoadSeccomp
 
 TYPE_CHECKING = False
@@ -65,28 +64,31 @@ def compiled(step: LoadSeccomp, root_path: str) -> bytes:
     only told: the container can do without.
     """
     key = _key(step)
-    cache = _Cache(root_path)
+    cache_fd = _open_cache(root_path)
+    if cache_fd < 0:
+        return _compile(step)[1]
     try:
-        program = cache.read(key)
+        program = _cached(cache_fd, key)
         if not program:
             library_path, program = _compile(step)
-            cache.write(key, library_path, program)
+            _keep(cache_fd, key, library_path, program)
     finally:
-        cache.close()
+        posix.close(cache_fd)
     return program
 
 
 def _compile(step: LoadSeccomp) -> tuple[str, bytes]:
     """The program, and the path of the libseccomp that made it."""
     from pyruntime.linux.seccomp import Library
+    from pyruntime.plan import seccomp_rules
 
     profile = step.profile
     library = Library()
     program = library.compile(
-        profiles.default_action(profile),
-        list(profiles.rules(profile)),
-        profiles.architectures(profile),
-        hide_new=profiles.hides_new_calls(profile),
+        seccomp_rules.default_action(profile),
+        list(seccomp_rules.rules(profile)),
+        seccomp_rules.architectures(profile),
+        hide_new=seccomp_rules.hides_new_calls(profile),
     )
     return library.path(), program
 
@@ -184,73 +186,62 @@ def _connect(path: str) -> int:
         raise UsageError(f"failed to connect with seccomp agent: {error.message}", hint=error.hint) from error
 
 
-class _Cache:
-    """The directory of compiled filters, open; or nothing, if it isn't ours alone."""
+def _open_cache(root_path: str) -> int:
+    """The directory of compiled filters, made if it is not there; -1 if there can be none, or it isn't ours alone."""
+    path = f"{root_path}/{_DIRECTORY}"
+    try:
+        fd = _open_directory(path)
+    except OSError as error:
+        report.warn(f"seccomp filters are not cached: {path}: {error.strerror}")
+        return -1
+    if _is_ours_alone(fd, 0o077):
+        return fd
+    posix.close(fd)
+    report.warn(f"seccomp filters are not cached: {path} belongs to another user, or others may write to it")
+    return -1
 
-    __slots__ = ("fd",)
 
-    def __init__(self, root_path: str) -> None:
-        path = f"{root_path}/{_DIRECTORY}"
-        self.fd = -1
-        try:
-            fd = _open_directory(path)
-        except OSError as error:
-            report.warn(f"seccomp filters are not cached: {path}: {error.strerror}")
-            return
-        if _is_ours_alone(fd, 0o077):
-            self.fd = fd
-        else:
-            posix.close(fd)
-            report.warn(f"seccomp filters are not cached: {path} belongs to another user, or others may write to it")
-
-    def close(self) -> None:
-        """Let go of the directory."""
-        if self.fd >= 0:
-            posix.close(self.fd)
-
-    def read(self, key: bytes) -> bytes:
-        """The program, or b"" if there is none that is whole and ours."""
-        if self.fd < 0:
+def _cached(cache_fd: int, key: bytes) -> bytes:
+    """The program, or b"" if there is none that is whole and ours."""
+    try:
+        fd = posix.open(key.hex(), posix.O_RDONLY | posix.O_NONBLOCK | _OPEN, dir_fd=cache_fd)
+    except OSError:
+        return b""  # none, or a link, or whatever else: it will be replaced
+    try:
+        if not _is_ours_alone(fd, 0o022):
             return b""
+        content = posix.read(fd, _LARGEST)
+        check, (library, _, program) = content[:_HASH], content[_HASH:].partition(b"\n")
+        whole = check == _check(key, content[_HASH:]) and len(program) % 8 == 0
+        return program if whole and library == _identity(library.rsplit(b" ", 4)[0].decode()) else b""
+    except (OSError, ValueError):
+        return b""
+    finally:
+        posix.close(fd)
+
+
+def _keep(cache_fd: int, key: bytes, library_path: str, program: bytes) -> None:
+    """Keep a program, whole or not at all. A reader may be at it, and another start may write the same."""
+    name = key.hex()
+    temporary = f"{name}.{posix.getpid()}"
+    try:
+        content = _identity(library_path) + b"\n" + program
+        _make_room(cache_fd)
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | _OPEN
+        fd = posix.open(temporary, flags, 0o600, dir_fd=cache_fd)
         try:
-            fd = posix.open(key.hex(), posix.O_RDONLY | posix.O_NONBLOCK | _OPEN, dir_fd=self.fd)
-        except OSError:
-            return b""  # none, or a link, or whatever else: it will be replaced
-        try:
-            if not _is_ours_alone(fd, 0o022):
-                return b""
-            content = posix.read(fd, _LARGEST)
-            check, (library, _, program) = content[:_HASH], content[_HASH:].partition(b"\n")
-            whole = check == _check(key, content[_HASH:]) and len(program) % 8 == 0
-            return program if whole and library == _identity(library.rsplit(b" ", 4)[0].decode()) else b""
-        except (OSError, ValueError):
-            return b""
+            posix.write(fd, _check(key, content) + content)  # a part of it fails the check later
         finally:
             posix.close(fd)
+        posix.rename(temporary, name, src_dir_fd=cache_fd, dst_dir_fd=cache_fd)
+    except OSError as error:
+        report.warn(f"the seccomp filter was not cached: {error.strerror}")
 
-    def write(self, key: bytes, library_path: str, program: bytes) -> None:
-        """Keep a program, whole or not at all. A reader may be at it, and another start may write the same."""
-        if self.fd < 0:
-            return
-        name = key.hex()
-        temporary = f"{name}.{posix.getpid()}"
-        try:
-            content = _identity(library_path) + b"\n" + program
-            self._make_room()
-            flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | _OPEN
-            fd = posix.open(temporary, flags, 0o600, dir_fd=self.fd)
-            try:
-                posix.write(fd, _check(key, content) + content)  # a part of it fails the check later
-            finally:
-                posix.close(fd)
-            posix.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-        except OSError as error:
-            report.warn(f"the seccomp filter was not cached: {error.strerror}")
 
-    def _make_room(self) -> None:
-        names = posix.listdir(self.fd)
-        for name in names if len(names) >= _KEPT_MAX else ():
-            posix.unlink(name, dir_fd=self.fd)
+def _make_room(cache_fd: int) -> None:
+    names = posix.listdir(cache_fd)
+    for name in names if len(names) >= _KEPT_MAX else ():
+        posix.unlink(name, dir_fd=cache_fd)
 
 
 def _open_directory(path: str) -> int:

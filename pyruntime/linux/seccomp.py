@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Rule(Protocol):
-        """What plan.seccomp.Rule is: `action` for the call `name` if all conditions (struct scmp_arg_cmp) hold."""
+        """As in plan.seccomp_rules: `action` for the call `name` if all conditions (struct scmp_arg_cmp) hold."""
 
         name: str
         action: int

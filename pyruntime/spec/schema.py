@@ -303,7 +303,7 @@ _GREATEST_NUMBER = 65536  # of a CPU or a NUMA node; runc:libcontainer/configs/c
 UNKNOWN_KEY = "unknown key, ignored"
 ENOUGH = 500  # findings, and an error among them: a config that is wrong a million times is refused as soon
 
-# linux.seccomp, without the common beginnings. What they mean: plan.seccomp, which a test compares.
+# linux.seccomp, without the common beginnings. What they mean: plan.seccomp_rules, which a test compares.
 ACTIONS = "ALLOW ERRNO KILL KILL_PROCESS KILL_THREAD LOG NOTIFY TRACE TRAP"
 ARCHITECTURES = (
     "AARCH64 ARM LOONGARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE RISCV64 S390 S390X "

@@ -18,7 +18,8 @@ from pyruntime.launch import seccomp as loading
 from pyruntime.linux import constants as c
 from pyruntime.linux import seccomp as binding
 from pyruntime.linux import syscalls
-from pyruntime.plan.seccomp import ARCHITECTURES, LoadSeccomp, architectures, default_action, hides_new_calls, rules
+from pyruntime.plan.seccomp import LoadSeccomp
+from pyruntime.plan.seccomp_rules import ARCHITECTURES, architectures, default_action, hides_new_calls, rules
 from tests.kernel.child import in_child
 from tests.support.classic_bpf import I386, X32_BIT, decide
 

@@ -240,12 +240,13 @@ def test_an_exec_from_the_image_alone(alone: Command, bare: set[str], container:
 
 @pytest.mark.needs("root", "busybox", "cgroup2", "libseccomp")
 def test_a_filter_comes_from_an_image_of_its_own(command: Command, container: str, tmp_path: Path) -> None:
-    """Who has none loads nothing for it; who has a new one imports libseccomp's binding, from a file, once."""
+    """Who has none loads nothing for it; who has a new one imports what compiles it, from files, once."""
     path = bundle(tmp_path, "true")
     config = json.loads((path / "config.json").read_text())
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}
     ours = {"pyruntime.plan.seccomp", "pyruntime.launch.seccomp"}
-    for seccomp, files in ((None, set()), (profile, {"pyruntime.linux.seccomp"}), (profile, set())):
+    compiling = {"pyruntime.linux.seccomp", "pyruntime.plan.seccomp_rules"}
+    for seccomp, files in ((None, set()), (profile, compiling), (profile, set())):
         config["linux"]["seccomp"] = seccomp
         (path / "config.json").write_text(json.dumps(config))
         done = command("run", "-b", str(path), container)

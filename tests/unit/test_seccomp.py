@@ -10,7 +10,7 @@ import pytest
 from pyruntime.errors import ConfigError
 from pyruntime.linux import constants as c
 from pyruntime.linux.seccomp import enosys_stub
-from pyruntime.plan import seccomp
+from pyruntime.plan import seccomp, seccomp_rules
 from pyruntime.plan.build import build
 from pyruntime.plan.process import SetCapabilities
 from pyruntime.plan.seccomp import LoadSeccomp
@@ -41,7 +41,7 @@ def step_of(profile: Any, **options: bool) -> LoadSeccomp:
 
 
 def simple(profile: Any) -> list[tuple[str, int, list[tuple[int, int, int, int]]]]:
-    return [(rule.name, rule.action, rule.conditions) for rule in seccomp.rules(profile)]
+    return [(rule.name, rule.action, rule.conditions) for rule in seccomp_rules.rules(profile)]
 
 
 @pytest.mark.parametrize("profile", [{}, {"defaultAction": ""}, {"architectures": ["SCMP_ARCH_X86"]}])
@@ -146,7 +146,7 @@ def test_conditions_on_one_argument_are_alternatives() -> None:
 
 def test_a_rule_knows_its_place() -> None:
     profile: Any = {"defaultAction": ERRNO, "syscalls": [entry("a"), entry("b", "c")]}
-    assert [rule.where for rule in seccomp.rules(profile)] == [f"{WHERE}/syscalls/{n}" for n in (0, 1, 1)]
+    assert [rule.where for rule in seccomp_rules.rules(profile)] == [f"{WHERE}/syscalls/{n}" for n in (0, 1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -162,16 +162,16 @@ def test_a_rule_knows_its_place() -> None:
     ],
 )
 def test_which_profiles_hide_what_is_new(profile: Any, hides: bool) -> None:
-    assert seccomp.hides_new_calls(profile) is hides
+    assert seccomp_rules.hides_new_calls(profile) is hides
 
 
 def test_the_schema_knows_the_same_names() -> None:
     def told(prefix: str, names: str) -> set[str]:
         return {prefix + name for name in names.split()}
 
-    assert set(seccomp.ACTIONS) == told("SCMP_ACT_", schema.ACTIONS)
-    assert set(seccomp.OPERATORS) == told("SCMP_CMP_", schema.OPERATORS)
-    assert set(seccomp.ARCHITECTURES) == told("SCMP_ARCH_", schema.ARCHITECTURES)
+    assert set(seccomp_rules.ACTIONS) == told("SCMP_ACT_", schema.ACTIONS)
+    assert set(seccomp_rules.OPERATORS) == told("SCMP_CMP_", schema.OPERATORS)
+    assert set(seccomp_rules.ARCHITECTURES) == told("SCMP_ARCH_", schema.ARCHITECTURES)
     assert set(seccomp.FLAGS) == told("SECCOMP_FILTER_FLAG_", schema.FILTER_FLAGS)
 
 
