@@ -5,7 +5,7 @@ Passes over the syntax trees, none of which changes what a module does:
 - `_Strip` leaves out what only type checkers and people read;
 - `_Fold` writes numbers of the kernel in place of their names: an image is written for the machine it is on;
 - `Condensed.parts` parts the functions and classes that usual starts do not use, and what only those read, from the
-  rest. They are the module's late part, which is run when one of its names is first asked for: see Late in image.BOOT.
+  rest. They are the module's late part, which is run when one of its names is first asked for: see images.Late.
   A bare name does not ask, it would only not be there; so `hint(...)` becomes `__late__.hint(...)`. What is registered
   with a late class, by `@performs(TheStep)`, comes with it. The imports at the top become a table of what they bind,
   since the statements take four times as long.
@@ -53,7 +53,7 @@ class Condensed:
         constants: ModuleType,
         elsewhere: frozenset[Definition] = frozenset(),
     ) -> None:
-        self._trees = {name: _Strip().visit(tree) for name, tree in sources.items()}
+        self._trees = {name: stripped(tree) for name, tree in sources.items()}
         self._folded = {name: _Fold(tree, constants).fold(tree) for name, tree in self._trees.items()}
         self._bound = {name: _bindings(tree) for name, tree in self._trees.items()}
         self._leaders = {
@@ -159,6 +159,12 @@ class Condensed:
             and all(self._bound[module][name] == 1 for name in names)
             and all(getattr(call, "id", getattr(call, "attr", "")) in _PURE for call in calls)
         )
+
+
+def stripped(tree: ast.Module) -> ast.Module:
+    """The tree, changed: without what only type checkers and people read."""
+    changed: ast.Module = _Strip().visit(tree)
+    return changed
 
 
 class _Strip(ast.NodeTransformer):

@@ -25,8 +25,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import CodeType
+    from typing import Any
 
     from pyruntime.cli.condense import Condensed, Definition, Links
+    from pyruntime.images import Held
 
 # What the verbs import, including what they import late. tests/unit/test_image.py holds that nothing is missing.
 IMAGES = {
@@ -69,58 +71,14 @@ EXTRA = {
 
 _TOOLS = ("pyruntime.cli.condense", "pyruntime.cli.cold", "pyruntime.linux.constants")
 
-# Run by the launcher with `content` as its data: the name and path of each module in C that they import, so that it
-# is not searched for; the names of all modules that are imported from and not held here; and of each module its name,
-# whether it is a package, what its imports bind (condense.Links), its code, and its late part or b"".
+_LOADER = "pyruntime.images"
+# Run by the launcher with `content` as its data: the code of that module, and the arguments of its function run().
 BOOT = """
-import _imp
-from _frozen_importlib import ModuleSpec
-libraries, others, modules = content
-for name, path in libraries:
-    if name in sys.modules:
-        continue
-    try:
-        module = (_imp.create_dynamic if path else _imp.create_builtin)(ModuleSpec(name, None, origin=path))
-        (_imp.exec_dynamic if path else _imp.exec_builtin)(module)
-    except ImportError:
-        continue  # it has moved, and will be searched for when it is imported
-    sys.modules[name] = module
-for name in others:
-    if name not in sys.modules:
-        __import__(name)
-class Late(type(sys)):
-    def __getattr__(self, name):
-        if name[:2] != "__" and self in late:
-            self.__complete__()
-            return getattr(self, name)
-        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-    def __complete__(self):
-        if self in late:
-            exec(loads(late.pop(self)), self.__dict__)
-late = {}
-for name, is_package, _, _, later in modules:
-    module = sys.modules[name] = (Late if later else type(sys))(name)
-    module.__file__ = f"{library}/{name.replace('.', '/')}" + ("/__init__.py" if is_package else ".py")
-    module.__package__ = name if is_package else name.rpartition(".")[0]
-    if is_package:
-        module.__path__ = [module.__file__[:-12]]
-    if later:
-        module.__late__ = module
-        late[module] = later
-for name, _, links, code, _ in modules:
-    module = sys.modules[name]
-    namespace = module.__dict__
-    for source, names, attributes in links:
-        known = sys.modules[source].__dict__ if source else sys.modules
-        try:
-            namespace.update(zip(names, map(known.__getitem__, attributes)))
-        except KeyError:  # one of another image, and late there
-            namespace.update((name, getattr(sys.modules[source], there)) for name, there in zip(names, attributes))
-    if code:
-        exec(code, namespace)
-    parent, _, leaf = name.rpartition(".")
-    if parent:
-        setattr(sys.modules[parent], leaf, module)
+images = sys.modules["pyruntime.images"] = type(sys)("pyruntime.images")
+images.__file__ = f"{library}/pyruntime/images.py"
+images.__package__ = "pyruntime"
+exec(content[0], images.__dict__)
+images.run(*content[1:])
 """
 
 
@@ -135,34 +93,52 @@ def write_images(library_path: str) -> None:
         elsewhere = frozenset(what for other in below for what in late[other])
         condensed = _condensed(modules, below[0] if below else name, elsewhere)
         late[name] = condensed.late
-        contents = []
+        held: list[Held] = []
         linked: set[str] = set()
         for module in modules:
+            if module.__name__ == _LOADER:
+                held.append((_LOADER, False, (), None, b""))
+                continue
             links, *parts = condensed.parts(module.__name__)
             linked.update(links.get("", {}).values(), filter(None, links))
             now, later = map(_compile, parts)
-            held = b"" if later is None else marshal.dumps(later)
-            contents.append((module.__name__, hasattr(module, "__path__"), tuple(_tuples(links)), now, held))
+            late_part = b"" if later is None else marshal.dumps(later)
+            held.append((module.__name__, hasattr(module, "__path__"), tuple(_tuples(links)), now, late_part))
         others = sorted(linked.difference(module.__name__ for module in modules))
-        boot = compile(BOOT, "<image>", "exec", optimize=2)
-        with open(image_path(library_path, name), "wb") as file:
-            file.write(marshal.dumps((boot, (condensed.libraries(linked), others, contents))))
+        content = condensed.libraries(linked), others, held
+        _write(image_path(library_path, name), content if below else (_boot(), (_loader(library_path), *content)))
     launcher = import_module("pyruntime.cli.launcher")
-    with open(image_path(library_path, "launcher"), "wb") as file:
-        file.write(marshal.dumps(compile(launcher.launcher_code(library_path), "<launcher>", "exec", optimize=2)))
+    _write(image_path(library_path, "launcher"), compile(launcher.launcher_code(library_path), "<launcher>", "exec"))
 
 
 def _condensed(modules: list[ModuleType], image: str, elsewhere: frozenset[Definition]) -> Condensed:
     """The sources of the modules, condensed for what starts with this image do; `elsewhere`: see there."""
-    sources = {}
-    for module in modules:
-        with open(str(module.__file__), encoding="utf-8") as file:
-            sources[module.__name__] = ast.parse(file.read(), str(module.__file__))
+    sources = {module.__name__: _source(str(module.__file__)) for module in modules if module.__name__ != _LOADER}
     # Imported only now: the library to be written is on the path, and where it is from may be none.
     condense, cold, constants = map(import_module, _TOOLS)
     listed = {(module, name) for module, names in cold.COLD[image].items() for name in names.split()}
     condensed: Condensed = condense.Condensed(sources, listed, constants, elsewhere)
     return condensed
+
+
+def _source(path: str) -> ast.Module:
+    with open(path, encoding="utf-8") as file:
+        return ast.parse(file.read(), path)
+
+
+def _boot() -> CodeType:
+    return compile(BOOT, "<image>", "exec")
+
+
+def _loader(library_path: str) -> CodeType | None:
+    """The module that runs images, which none can run: its imports are statements."""
+    condense = import_module("pyruntime.cli.condense")
+    return _compile(condense.stripped(_source(f"{library_path}/pyruntime/images.py")))
+
+
+def _write(path: str, content: Any) -> None:
+    with open(path, "wb") as file:
+        file.write(marshal.dumps(content))
 
 
 def _tuples(links: Links) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:

@@ -97,7 +97,7 @@ def perform_both(): return "both"
 
 
 class Late(ModuleType):
-    """As in image.BOOT."""
+    """As images.Late."""
 
     late: ast.Module | None
 

@@ -301,7 +301,7 @@ def test_leaving_a_network_runs_from_an_image_of_its_own(alone: Command, bare: s
 
 def held(library: Path, name: str) -> list[tuple[str, bool, Any, Any, bytes]]:
     """What an image holds: (module, whether it is a package, its links, its code, its late part), in order."""
-    _boot, (_libraries, _others, modules) = marshal.loads(Path(image_path(str(library), name)).read_bytes())
+    _boot, (_loader, _libraries, _others, modules) = marshal.loads(Path(image_path(str(library), name)).read_bytes())
     return modules  # type: ignore[no-any-return]
 
 
@@ -328,23 +328,22 @@ def test_a_container_may_have_the_name_of_a_verb(command: Command) -> None:
     assert (done.returncode, done.stderr) == (1, "pyruntime: state run: container does not exist\n")
 
 
-# Put in place of the launcher's import: says which modules had their late part run, by whatever process.
+# Put before the launcher: says which modules had their late part run, by whatever process.
 TELLING_LOADS = """
 import marshal, posix
-def loads(data):
-    value = marshal.loads(data)
+def loads(data, really=marshal.loads):
+    value = really(data)
     if type(value) is not tuple:
         posix.write({fd}, b"%s\\n" % " ".join(value.co_names).encode())
     return value
+marshal.loads = loads
 """
 
 
 def late_parts(library: Path, folder: Path, *words: str) -> str:
     """What the late parts define that a call runs; the call must succeed."""
     with (folder / "late").open("wb+") as file:
-        code = launcher_code(str(library)).replace(
-            "from marshal import loads\n", TELLING_LOADS.format(fd=file.fileno())
-        )
+        code = TELLING_LOADS.format(fd=file.fileno()) + launcher_code(str(library))
         command = [PYTHON, FLAGS, "-c", code, "--root", str(folder / "state"), *words]
         subprocess.run(command, check=True, timeout=60, pass_fds=[file.fileno()], stdin=subprocess.DEVNULL)
         file.seek(0)

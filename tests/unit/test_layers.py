@@ -75,7 +75,7 @@ MAY_IMPORT = {
     ),
     "lint": ("errors", "spec", "plan"),
     "cli": (
-        *("errors", "report", "version", "jsontext", "linux.constants", "linux.caps", "linux.proc"),
+        *("errors", "images", "report", "version", "jsontext", "linux.constants", "linux.caps", "linux.proc"),
         "linux.seccomp",  # `features`: what libseccomp and the kernel at hand can do
         *("spec", "plan", "state", "container", "creation", "execution", "updating", "watching", "lint"),
         "net",  # `network`, which needs no container; and the completion of networks' names
