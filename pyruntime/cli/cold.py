@@ -17,7 +17,7 @@ COLD = {
             "errno_name Error UsageError ConfigError UnsupportedError KernelError StateError ExistsError NftError "
             "SystemdError ProtocolError "
         ),
-        "pyruntime.images": "load_image",
+        "pyruntime.images": "load_image run _load _made",
         "pyruntime.jsontext": "_refuse_constant _explain _refuse_type",
         "pyruntime.linux.call": "call c_string address memory_at u64 u32 string_vector _failure _text _show hint",
         "pyruntime.linux.constants": "value_name flag_names",
@@ -38,6 +38,7 @@ COLD = {
         "pyruntime.errors": (
             "UsageError StateError NotFoundError ExistsError HookError NftError SystemdError ProtocolError "
         ),
+        "pyruntime.images": "run _load _made",
         "pyruntime.jsontext": "_refuse_constant _explain _refuse_type _encode _string",
         "pyruntime.launch.credentials": "become_root set_personality",
         "pyruntime.launch.exeseal": "lowering seal_interpreter _read_only",
@@ -97,6 +98,7 @@ COLD = {
             "UsageError ConfigError UnsupportedError StateError NotFoundError ExistsError HookError NftError "
             "SystemdError ProtocolError "
         ),
+        "pyruntime.images": "run _load _made",
         "pyruntime.jsontext": "_refuse_constant _explain encode _refuse_type _encode _string",
         "pyruntime.launch.affinity": "start_on_cpus _mask",
         "pyruntime.launch.credentials": "become_root set_personality",
