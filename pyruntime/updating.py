@@ -11,7 +11,7 @@ from pyruntime.jsontext import encode
 from pyruntime.launch.change import change_limits
 from pyruntime.plan.change import change_steps, merge
 from pyruntime.spec.change import SCHEMA_OPTIONS, Change, schemata
-from pyruntime.spec.load import parse
+from pyruntime.spec.load import CONFIG_NAME, parse
 from pyruntime.state.status import status
 from pyruntime.state.store import Store
 
@@ -62,22 +62,23 @@ def _update(store: Store, change: Change, shares: IntelRdt) -> list[str]:
     if state in ("creating", "stopped"):
         raise StateError(f"container not running: it is {state}", where=store.id)
     cgroup = cgroup_of(record)
-    config = parse(store.read_file("config.json"))
+    data = store.read_file(CONFIG_NAME)
+    config = parse(data)
     linux = config.setdefault("linux", {})
     before = linux.get("resources", {})
     linux["resources"] = merge(before, change.resources)
 
     def remember() -> None:
-        store.write_file("config.json", encode(config).encode())
+        store.write_file(CONFIG_NAME, encode(config).encode())
 
-    then = remember
-    if shares:
-        then = _change_shares(record, linux, shares, remember)
     steps = change_steps(linux["resources"], change.resources)
+    then = remember
     if "scope" in record:
         from pyruntime.launch import scope
 
-        then = scope.change(record["scope"], steps, then)
+        then = scope.change(record["scope"], cgroup, steps, then, undo=lambda: store.write_file(CONFIG_NAME, data))
+    if shares:
+        then = _change_shares(record, linux, shares, then)
     change_limits(steps, cgroup, then)
     devices = change.resources.get("devices")
     if devices and devices != before.get("devices"):

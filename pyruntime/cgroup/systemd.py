@@ -261,10 +261,14 @@ def _start(bus: Bus, unit: str, own: list[Property], asked: list[Property], limi
 
 
 def set_limits(unit: str, limits: list[Property], *, users: bool) -> None:
-    """Have systemd know other limits of a unit that runs, as long as it does. Raises SystemdError, UnsupportedError."""
+    """Have systemd know other limits of a unit that runs, as long as it does; returns when it has written them.
+
+    Raises SystemdError, UnsupportedError. Companion: :systemd/common.go:/^func setUnitProperties/.
+    """
     bus = _connect(users=users)
     try:
         _with_what_is_known(lambda known: bus.call("SetUnitProperties", "sba(sv)", unit, True, _listed(known)), limits)
+        bus.property("ControlGroup")  # its next answer comes when it has written what was waiting
     finally:
         bus.close()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pyruntime.cgroup import systemd
 from pyruntime.cgroup.creation import find_v2
 from pyruntime.errors import Error
+from pyruntime.launch.limits import perform
 from pyruntime.plan.scope import CreateScope, resource_properties
 
 TYPE_CHECKING = False
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyruntime.cgroup.creation import Hierarchy
+    from pyruntime.cgroup.manager import Cgroup
     from pyruntime.plan.step import Step
 
 
@@ -58,16 +60,27 @@ def make_scope(steps: list[Step], needed: dict[str, str], path: str) -> systemd.
         raise
 
 
-def change(scope: dict[str, Any], steps: list[Step], then: Callable[[], None]) -> Callable[[], None]:
-    """What tells systemd of the limits that these steps have changed, for a container's `Record.scope`, and then does
-    `then`. To be asked for before the steps are performed: a quota is rounded as systemd does. What it returns raises
-    as systemd.set_limits, and as `then`.
+def change(
+    scope: dict[str, Any], cgroup: Cgroup, steps: list[Step], then: Callable[[], None], undo: Callable[[], None]
+) -> Callable[[], None]:
+    """What does `then`, and tells systemd of the limits that these steps have changed; if that fails, it does `undo`.
+
+    `scope` is the container's `Record.scope`. To be asked for before the steps are performed: a quota is rounded as
+    systemd does. With what systemd is told it also writes what it can't be told of a scope that runs, as it knew that
+    before (memory.oom.group): so the steps are performed once more. What this returns raises as `then`,
+    systemd.set_limits, and limits.perform.
     """
     limits = resource_properties(steps)
 
     def tell() -> None:
-        if limits:
-            systemd.set_limits(scope["unit"], limits, users=scope["users"])
         then()
+        try:
+            if limits:
+                systemd.set_limits(scope["unit"], limits, users=scope["users"])
+                for step in steps:
+                    perform(step, cgroup)
+        except BaseException:
+            undo()
+            raise
 
     return tell
