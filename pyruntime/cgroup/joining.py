@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import posix
 
-from pyruntime.errors import KernelError, UnsupportedError, UsageError
+from pyruntime.errors import KernelError, SystemdError, UnsupportedError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,8 +70,24 @@ def _start_in(path: str, start: Callable[[int], Result]) -> Result:
         raise KernelError(f"open the cgroup {path!r}", error.errno or 0) from None
     try:
         return start(cgroup_fd)
+    except KernelError as error:
+        if error.errno != errno.EACCES or ".scope" not in path or not _is_taken_in():
+            raise
+        return start(cgroup_fd)
     finally:
         posix.close(cgroup_fd)
+
+
+def _is_taken_in() -> bool:
+    """Whether the service manager of this user has us among its own now, from where we may start what it makes."""
+    from pyruntime.cgroup import systemd  # of a scope of a user's alone
+    from pyruntime.cgroup.creation import find_v2
+
+    try:
+        systemd.come_below(systemd.root_path(find_v2().rstrip("/"), users=True))
+    except (SystemdError, UnsupportedError):
+        return False
+    return True
 
 
 def _cgroup_of(pid: int) -> str:

@@ -17,6 +17,9 @@ somebody must be in the scope before: a process that does nothing but wait for o
 the scope is empty, and systemd removes it by itself. It counts as one of the container's processes for that moment, so
 pids.max is one higher until it has gone.
 
+A user asks the service manager that is theirs. Then the runtime itself has to be below that one, too, and is taken in
+where it is not: `come_below`.
+
 Read beside opencontainers/cgroups:systemd/v2.go:/^func .*Apply/ and :systemd/common.go:/^func startUnit/.
 """
 
@@ -44,6 +47,7 @@ _EMPTY_SECONDS = 5.0  # how long killed processes may take to leave
 _OPTION = "--systemd-cgroup"
 _ANNOTATIONS = "config.json#/annotations"
 _UNIT_EXISTS, _NO_UNIT = "org.freedesktop.systemd1.UnitExists", "org.freedesktop.systemd1.NoSuchUnit"
+_COLLECT = "inactive-or-failed"
 _UNKNOWN_PROPERTY = "org.freedesktop.DBus.Error.PropertyReadOnly"
 
 
@@ -185,6 +189,8 @@ def make_scope(
     StateError if the slice is frozen, KernelError. Then nothing is left behind.
     """
     creation.available(root_path, needed)
+    if users:
+        come_below(root_path)
     scope = Scope(root_path + path, unit, users=users)
     bus = _connect(users=users)
     try:
@@ -212,6 +218,27 @@ def make_scope(
         scope.undo()
         raise
     return scope
+
+
+def come_below(root_path: str) -> None:
+    """Have this user's service manager take us in, into a scope of our own, unless we are below `root_path` already.
+
+    A user may start a process in another cgroup only if both are below one that is theirs, and a session's is not
+    (cgroups(7), "Delegation containment"). Podman does the same. Raises UnsupportedError, SystemdError.
+    """
+    hierarchy = creation.Hierarchy()
+    if f"{hierarchy.path_of(hierarchy.cgroup_of())}/".startswith(f"{root_path}/"):
+        return
+    pid = posix.getpid()
+    own: list[Property] = [("Description", "s", "pyruntime"), ("PIDs", "au", [pid]), ("CollectMode", "s", _COLLECT)]
+    bus = _connect(users=True)
+    try:
+        _start(bus, f"pyruntime-{pid}.scope", own, [], [])
+    except SystemdError as error:
+        error.hint = "start pyruntime where the service manager of this user is: systemd-run --user --scope ..."
+        raise
+    finally:
+        bus.close()
 
 
 def _connect(*, users: bool) -> Bus:
