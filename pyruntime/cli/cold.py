@@ -91,7 +91,7 @@ COLD = {
     "exec": {
         "pyruntime.__main__": "console_script _help _default_root _log _failed",
         "pyruntime.caller": "write_pid_file send_pidfd",
-        "pyruntime.cgroup.joining": "start_below below _cgroup_of",
+        "pyruntime.cgroup.joining": "start_below below _is_taken_in _cgroup_of",
         "pyruntime.cli": "emit",
         "pyruntime.cli.parse": "parse members_of _take_operands _boolean",
         "pyruntime.errors": (
