@@ -21,7 +21,7 @@ from pyruntime.images import load_image
 from pyruntime.jsontext import encode
 from pyruntime.launch import limits, parent
 from pyruntime.launch.child import Launch
-from pyruntime.launch.exeseal import NO_FILTER, seal_interpreter
+from pyruntime.launch.exeseal import seal_interpreter
 from pyruntime.linux import constants, proc, syscalls
 from pyruntime.linux.caps import last_cap
 from pyruntime.plan.build import build, rootfs_path
@@ -202,7 +202,7 @@ class Start:
         if "seccomp" in self.spec.get("linux", {}):
             from pyruntime.launch.seccomp import compile_filter
 
-            compile_filter(self.plan, self.store.root_path, launch)
+            launch.filter = compile_filter(self.plan, self.store.root_path)
         self._make_group(record)
         cgroup_fd = self._make_cgroup(launch, record)
         try:
@@ -333,9 +333,8 @@ class Start:
         launch.rootless = self.options.is_rootless()
         launch.last_cap = last_cap()
         launch.hooks = self._hook_points()
-        launch.listen_fd = -1
+        launch.listen_fd = launch.tape_fd = -1
         launch.filter = b""
-        launch.hop_filter = NO_FILTER
         launch.preserve_fds = self.options.listen_fds + self.options.preserve_fds
         launch.console_fd = self.options.connect_console()
         return launch

@@ -14,17 +14,17 @@ from pyruntime.caller import CallerOptions, send_pidfd, write_pid_file
 from pyruntime.cgroup.joining import below, start_below, start_in
 from pyruntime.errors import Error, KernelError, ProtocolError, StateError, UnsupportedError, UsageError
 from pyruntime.images import load_image
-from pyruntime.launch import affinity  # noqa: F401  # performs what config.json says of CPUs
-from pyruntime.launch.exeseal import NO_FILTER
+from pyruntime.launch import (
+    affinity,  # noqa: F401  # performs what config.json says of CPUs
+    exeseal,
+)
 from pyruntime.launch.handle import Child, fate
-from pyruntime.launch.inside import prepare_to_go
-from pyruntime.launch.join import Entry, enter_container, sealed_hop
+from pyruntime.launch.join import Entry, compile_entry
 from pyruntime.launch.perform import perform
 from pyruntime.launch.performers import import_performers
-from pyruntime.launch.sync import GO, LISTENER, PID, TERMINAL, channel_pair
+from pyruntime.launch.sync import GO, LISTENER, PID, channel_pair
 from pyruntime.linux import constants as c
 from pyruntime.linux.caps import last_cap
-from pyruntime.linux.clone import clone3
 from pyruntime.plan.join import build
 from pyruntime.plan.step import CGROUP, PARENT
 from pyruntime.spec.execution import Wanted, from_file, from_object, from_options
@@ -231,37 +231,35 @@ class Execution:
         return plan
 
     def _entry(self) -> Entry:
-        """What the stage is to know. Connects the console socket, so that a wrong one fails before anything is made."""
+        """What is known of the process. Connects the console socket, so that a wrong one fails before all else."""
         entry = Entry()
         entry.plan = self.plan
         entry.rootless = self.record["rootless"]
         entry.last_cap = last_cap()
-        entry.init_fd = self.init_fd
+        entry.init_fd, entry.init_pid = self.init_fd, self.record["pid"]
         entry.preserve_fds = self.options.preserve_fds
         entry.filter = b""
-        entry.hop_filter = NO_FILTER
-        entry.hop_fd = -1
         if "seccomp" in self.wanted.spec.get("linux", {}):
             from pyruntime.launch.seccomp import compile_filter
 
-            compile_filter(self.plan, self.store.root_path, entry)
+            entry.filter = compile_filter(self.plan, self.store.root_path)
         entry.console_fd = self.options.connect_console()
         return entry
 
     def _start_stage(self, entry: Entry) -> Child:
         import_performers(self.plan)
         ours, theirs = channel_pair()
-        ours.program = self.wanted.spec["process"]["args"][0]
+        ours.program, ours.plan = self.wanted.spec["process"]["args"][0], self.plan
         placing = self.plan.phase(CGROUP)
         cpus = posix.sched_getaffinity(0) if placing else set()
+        newcomer, hop_fd = None, -1
         try:
-            entry.hop_fd = sealed_hop(entry, theirs)
+            newcomer = compile_entry(entry, theirs.fd)
+            hop_fd = exeseal.sealed(newcomer.tape, theirs.fd)
+            for fd in (theirs.fd, entry.init_fd, *newcomer.fds):
+                posix.set_inheritable(fd, True)
             perform(placing, None)
-            prepare_to_go()
-            pid, pidfd = self._clone()
-            if pid == 0:
-                ours.close()
-                enter_container(entry, theirs)
+            pid, pidfd = self._spawn(hop_fd)
         except BaseException:
             ours.close()
             raise
@@ -269,27 +267,34 @@ class Execution:
             if placing:
                 posix.sched_setaffinity(0, cpus)
             theirs.close()
-            for fd in (entry.console_fd, entry.hop_fd):
+            if newcomer is not None:
+                newcomer.close()
+            for fd in (entry.console_fd, hop_fd):
                 if fd >= 0:
                     posix.close(fd)
-        return Child(pid, pidfd, ours, is_stage=True)
+        child = Child(pid, pidfd, ours, is_stage=True)
+        child.master_fd = newcomer.master_fd
+        return child
 
-    def _clone(self) -> tuple[int, int]:
-        """Clone the stage into the container's cgroup, or the one below it that --cgroup names: (pid, pidfd)."""
+    def _spawn(self, hop_fd: int) -> tuple[int, int]:
+        """Start the stage in the container's cgroup, or the one below it that --cgroup names: (pid, pidfd)."""
+
+        def start(cgroup_fd: int | None) -> tuple[int, int]:
+            # In a cgroup that is frozen, whoever shares our memory would have us sleep until that ends.
+            return exeseal.spawn(0, hop_fd, cgroup_fd=cgroup_fd, is_frozen=self.is_paused)
+
         path, pid, given = self.record["cgroup"], self.record["pid"], self.options.cgroup
         if not path:
             if given:
                 raise UnsupportedError("the container has no cgroup of its own", where="--cgroup")
-            return clone3(0)
+            return start(None)
         try:
-            if given:
-                return start_below(path, below(given), lambda fd: clone3(0, cgroup_fd=fd))
-            return start_in(path, pid, lambda fd: clone3(0, cgroup_fd=fd))
+            return start_below(path, below(given), start) if given else start_in(path, pid, start)
         except KernelError as error:
             if given or not self.record["rootless"]:
                 raise
             report.warn(f"the program will not be in the container's cgroup: {error}")
-            return clone3(0)
+            return start(None)
 
     def _serve_until_entered(self, child: Child) -> None:
         """Do for the stage what it can't do itself, until it has cloned the process that enters.
@@ -300,10 +305,6 @@ class Execution:
             word, fields = child.channel.receive()
             if word == PID:
                 child.take_over(int(fields[0]))
-            elif word == TERMINAL:
-                from pyruntime.launch.terminal import receive_terminal
-
-                child.master_fd = receive_terminal(child.channel.fd)
             elif word == LISTENER:
                 self._send_listener(child, int(fields[0]))
             else:

@@ -95,14 +95,11 @@ def numa() -> str:
     """The kernel has memory policies (CONFIG_NUMA), and no filter around us hides the call."""
     if not Path("/proc/self/numa_maps").exists():
         return "this kernel was built without CONFIG_NUMA"
-    from pyruntime.errors import KernelError
-    from pyruntime.linux import syscalls
+    from pyruntime.linux.call import raw_call
+    from pyruntime.linux.constants import SYS_set_mempolicy
 
-    try:
-        syscalls.set_mempolicy(0, 0, 0)  # MPOL_DEFAULT, which is in force
-    except KernelError as error:
-        return str(error)
-    return ""
+    number = -raw_call(SYS_set_mempolicy, 0, 0, 0)  # MPOL_DEFAULT, which is in force
+    return os.strerror(number) if number else ""
 
 
 def apparmor() -> str:

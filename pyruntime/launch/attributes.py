@@ -7,11 +7,14 @@ Read beside runc:libcontainer/init_linux.go:/^func setup(Scheduler|IOPriority|Me
 
 from __future__ import annotations
 
+from sys import byteorder
+
 from pyruntime.errors import UnsupportedError
 from pyruntime.launch import labels  # noqa: F401  # performs ConfineByProfile
 from pyruntime.launch.perform import performs
 from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
+from pyruntime.linux.call import Struct
 from pyruntime.plan.attributes import (
     IO_CLASSES,
     MEMORY_FLAGS,
@@ -62,14 +65,17 @@ def set_io_priority(step: SetIoPriority, child: Child) -> None:
 
 
 @performs(SetMemoryPolicy)
-def set_memory_policy(step: SetMemoryPolicy, _process: Process) -> None:
+def set_memory_policy(step: SetMemoryPolicy, process: Process) -> None:
     """runc:libcontainer/init_linux.go:/^func setupMemoryPolicy/"""
-    flags, nodes = 0, 0
+    mode, nodes = MEMORY_MODES[step.mode], 0
     for name in step.flags:
-        flags |= MEMORY_FLAGS[name]
+        mode |= MEMORY_FLAGS[name]
     for node in step.nodes:
         nodes |= 1 << node
-    syscalls.set_mempolicy(MEMORY_MODES[step.mode], flags, nodes)
+    words = (nodes.bit_length() + 63) // 64
+    mask = Struct(nodes.to_bytes(words * 8, byteorder)) if words else 0
+    maxnode = words * 64 + 1 if words else 0  # the kernel reads one bit less than it is told
+    process.tape.call(c.SYS_set_mempolicy, mode, mask, maxnode)
 
 
 def _has_apparmor() -> bool:

@@ -10,14 +10,17 @@ Read beside runc:libcontainer/standard_init_linux.go.
 from __future__ import annotations
 
 from pyruntime.launch import exeseal
-from pyruntime.launch.credentials import Process, spare_for_hop
+from pyruntime.launch.credentials import Process, begin, compile_steps
+from pyruntime.launch.ending import ask_for_label, end, load_early, settle, wait_for_start
 from pyruntime.launch.inside import go_inside, hop
+from pyruntime.launch.paths import Root
 from pyruntime.launch.perform import perform
 from pyruntime.launch.rootfs import Rootfs
-from pyruntime.launch.sync import GO, READY
+from pyruntime.launch.sync import READY
+from pyruntime.launch.tape import Tape
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
-from pyruntime.plan.step import PROCESS, ROOTFS
+from pyruntime.plan.step import ROOTFS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from pyruntime.launch.hookpoints import HookPoints
+    from pyruntime.launch.labels import Label
     from pyruntime.launch.sync import Channel
     from pyruntime.plan.step import Plan
 
@@ -34,24 +38,29 @@ class Launch:
 
     listen_fd: the socket on which the hop waits for `start`; -1 for `run`. console_fd: a connected --console-socket;
     -1 to send the terminal's master to the parent. preserve_fds: how many descriptors from 3 on the container inherits.
+    tape_fd, channel_fd, entered: where the second half of the hop's tape goes, its end of the channel, and the
+    namespaces in which the parent builds its root (outside.py); tape_fd is -1 where the child builds it itself.
     trees: the idmapped mounts to attach (launch/idmap.py). ask_for_source: see launch/sources.py; None: the child may
     open all itself.
-    filter, hop_filter: the container's seccomp filter, if the child is to load it or if the hop is.
+    filter: the program of the container's seccomp filter, b"" if it has none.
     """
 
     __slots__ = (
         "ask_for_source",
         "cgroup_path",
+        "channel_fd",
         "console_fd",
+        "entered",
         "filter",
         "hooks",
-        "hop_filter",
+        "label",
         "last_cap",
         "listen_fd",
         "plan",
         "preserve_fds",
         "rootfs_path",
         "rootless",
+        "tape_fd",
         "trees",
     )
 
@@ -67,7 +76,10 @@ class Launch:
     trees: dict[str, int]
     ask_for_source: Callable[[Channel, str], int] | None
     filter: bytes
-    hop_filter: tuple[int, bytes]  # the flags of seccomp(2), too
+    tape_fd: int
+    channel_fd: int
+    entered: int
+    label: Label | None  # set with tape_fd
 
 
 def become_container(launch: Launch, channel: Channel) -> NoReturn:
@@ -80,28 +92,34 @@ def _become(launch: Launch, channel: Channel) -> None:
     rootfs.trees, rootfs.ask_for_source = launch.trees, launch.ask_for_source
     rootfs.hooks = hooks = launch.hooks
     perform(launch.plan.phase(ROOTFS), rootfs)
-    label, waits, report_fd = rootfs.label, launch.listen_fd >= 0, channel.fd
-    # Written now: the parent is about to set the rlimits, which it may do only while we are still its own user.
-    if hooks and hooks.prepare(launch, channel, label):
-        waits, report_fd = False, hooks.answer_fd  # it is Python that waits
-    prelude = label.prelude(report_fd, waits=waits) if label else b""
-    spare = 0
-    if not hooks or not hooks.are_starting:  # which are others' programs
-        spare, prelude = spare_for_hop(launch.plan, launch.last_cap, prelude)
-    listen_fd, report_fd = (launch.listen_fd, -1) if waits else (-1, report_fd)
-    hop_fd = exeseal.sealed(listen_fd, report_fd, prelude, launch.hop_filter)
-    channel.send(READY)
-    channel.expect(GO)
-    process = Process(launch.last_cap, rootless=launch.rootless, filter=launch.filter)
-    process.spare = spare
-    perform(launch.plan.phase(PROCESS), process)
+    # All is written now: the parent is about to set the rlimits, when the hop is ready, and no file may fit them then.
+    tape = Tape()
     if hooks and hooks.are_starting:
-        if process.last_act:  # now: the hooks are the image's programs
-            process.last_act(channel)
-            process.last_act = None
-        hooks.start(launch, channel, hop_fd)
-        hooks.run()
-    syscalls.close_range(3 + launch.preserve_fds, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
-    if label:
-        label.hand_over(channel.fd)
-    hop(process, channel, hop_fd, launch.listen_fd if launch.listen_fd >= 0 else channel.fd)
+        hooks.wait(launch, last_steps(launch, tape, channel.fd, rootfs.label), channel)
+    begin(tape, channel.fd)
+    tape.tell(channel.fd, READY)
+    tape.wait_for_word(channel.fd)
+    process = last_steps(launch, tape, channel.fd, rootfs.label)
+    finish(launch, process)
+    hop(exeseal.sealed(tape, channel.fd), process.descriptors(launch.listen_fd), launch.preserve_fds)
+
+
+def last_steps(launch: Launch, tape: Tape, channel_fd: int, label: Label | None = None) -> Process:
+    """Add the PROCESS steps to a tape. The container's root is ours by now. Raises ConfigError, KernelError."""
+    root = Root("/")
+    process = Process(tape, root, syscalls.capget()[1], launch.last_cap, channel_fd, rootless=launch.rootless)
+    process.program, process.label = launch.filter, label
+    tape.call(c.SYS_prctl, c.PR_SET_PDEATHSIG, 0)  # the parent may end from here on; before, its end was ours
+    compile_steps(launch.plan, process)
+    root.close()
+    return process
+
+
+def finish(launch: Launch, process: Process) -> None:
+    """Add what comes after the PROCESS steps: `create` waits for `start`, and the program is executed."""
+    ask_for_label(process)
+    settle(process, launch.preserve_fds, launch.listen_fd)
+    load_early(process)
+    if launch.listen_fd >= 0:
+        wait_for_start(process, launch.listen_fd)
+    end(process)

@@ -20,7 +20,7 @@ import posix
 from fcntl import ioctl
 
 from pyruntime.errors import ConfigError, Error, KernelError, ProtocolError, UsageError
-from pyruntime.launch.paths import Root, proc_fd
+from pyruntime.launch.paths import proc_fd
 from pyruntime.launch.perform import performs
 from pyruntime.launch.sync import TERMINAL
 from pyruntime.linux import constants as c
@@ -56,29 +56,38 @@ def open_terminal(step: OpenTerminal, rootfs: Rootfs) -> None:
 
 @performs(OpenTerminalInside)
 def open_terminal_inside(step: OpenTerminalInside, newcomer: Newcomer) -> None:
-    """For `exec`: /dev/console stays the init's, and the hop's child will make the terminal its controlling one.
+    """For `exec`: opened by the parent; /dev/console stays the init's.
 
-    runc:libcontainer/setns_init_linux.go
+    The hop's child will make the terminal its controlling one. runc:libcontainer/setns_init_linux.go
     """
-    root = Root("/")
-    master_fd, slave_fd = open_pty(root.fd)
-    root.close()
-    _hand_over(step, master_fd, newcomer)
-    become_stdio(slave_fd)
+    newcomer.master_fd, slave_fd = open_pty(newcomer.root.fd)
+    newcomer.fds.append(slave_fd)
+    newcomer.process.terminal_fd = slave_fd
+    _resize(step, newcomer.master_fd)
+    if newcomer.console_fd >= 0:
+        send_master(newcomer.console_fd, newcomer.master_fd, f"/dev/pts/{pty_number(newcomer.master_fd)}")
+        posix.close(newcomer.master_fd)
+        newcomer.master_fd = -1
+    for number in (0, 1, 2):
+        newcomer.tape.call(c.SYS_dup3, slave_fd, number, 0)
 
 
-def _hand_over(step: OpenTerminal | OpenTerminalInside, master_fd: int, side: Rootfs | Newcomer) -> None:
+def _hand_over(step: OpenTerminal, master_fd: int, rootfs: Rootfs) -> None:
     """Size the terminal, and give its master to who shows it."""
+    _resize(step, master_fd)
+    name = f"/dev/pts/{pty_number(master_fd)}"
+    if rootfs.console_fd >= 0:
+        send_master(rootfs.console_fd, master_fd, name)
+        posix.close(rootfs.console_fd)
+    else:
+        rootfs.channel.send(TERMINAL)
+        send_master(rootfs.channel.fd, master_fd, name)
+    posix.close(master_fd)
+
+
+def _resize(step: OpenTerminal | OpenTerminalInside, master_fd: int) -> None:
     if step.rows or step.columns:
         set_window_size(master_fd, step.rows, step.columns)
-    name = f"/dev/pts/{pty_number(master_fd)}"
-    if side.console_fd >= 0:
-        send_master(side.console_fd, master_fd, name)
-        posix.close(side.console_fd)
-    else:
-        side.channel.send(TERMINAL)
-        send_master(side.channel.fd, master_fd, name)
-    posix.close(master_fd)
 
 
 def open_pty(rootfs_fd: int) -> tuple[int, int]:

@@ -1,11 +1,11 @@
-"""The last hop: what executes the user's program must not be the host's Python interpreter.
+"""The hop: what is in the container before the user's program must not be the host's Python interpreter.
 
 execve resolves the image's program while /proc/self/exe is still the caller's executable. An image whose entry point
 is a link to /proc/self/exe would have the host's interpreter run inside the container, with the image's own loader and
-libraries, and could then open it for writing (CVE-2019-5736). So the container's child first becomes a program of some
-300 bytes that lives in a sealed memfd: nobody can write it, it loads nothing, and all it does is wait for `start`, load
-the container's seccomp filter, execute the user's program, and say why not if that fails. While a created container
-waits, that is all it costs: 12 KB.
+libraries, and could then open it for writing (CVE-2019-5736). So what takes the last steps, waits for `start` and
+executes the program is 190 bytes of machine code that live in a sealed memfd: nobody can write it, it loads nothing,
+and all it does is to perform the system calls of a tape (tape.py). While a created container waits, that is all it
+costs: 12 KB.
 
 The bytes below are hop/ARCHITECTURE.S, assembled; a test assembles them again and compares.
 
@@ -21,119 +21,69 @@ from _struct import pack
 from fcntl import fcntl
 
 from pyruntime.errors import KernelError, UnsupportedError
+from pyruntime.linux import clone, syscalls
 from pyruntime.linux import constants as c
-from pyruntime.linux import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-# Machine of uname(2) -> (e_machine of the ELF header, the code up to the data at its end: see `image`).
-CODE: dict[str, tuple[int, bytes]] = {
+    from pyruntime.launch.tape import Tape
+
+# Machine of uname(2) -> (e_machine of the ELF header, the code, where in it `spawn` begins: see linux/clone.py).
+CODE: dict[str, tuple[int, bytes, int]] = {
     "x86_64": (62, bytes.fromhex(
-        "4c8b6424084c8d6c2410488b04244c8d74c4106a045f31f6b89d0000000f058b1d060100008b2dfc00000085ed782189ef31f631"
-        "d241ba00000800b8200100000f0583f8fc74e889c389efe8cb00000089dfe8c400000085c078508b2dce00000085ed7550488d15"
-        "cb000000833a00741e8b35bc0000006a015fb83d0100000f05482d00000100483d0000ffff750e4c89e74c89ee4c89f26a3b580f"
-        "055089df4889e66a045a6a01580f056a015f6a3c580f050f0bbf1180000031f631d24531d24531c06a38580f0585c07fd0740848"
-        "2d00000400ebc66a70580f0585ed791c31ffbe0e54000031d26a10580f05482d00000800483d0000f8ff75a189df504889e66a08"
-        "5a31c00f0585c00f8f54ffffff7498482d00001000eb826a025e6a015a6a48580f05c3"
-    )),
+        "bb00005000488d6b208b4500488b7d08488b7510488b55184c8b55204c8b45284c8b4d300f05483d01f0ffff731a488b4d38e302"
+        "8901488b4d504885c07404488b4d584889cdebc1488b4d48483b454074f189430c488b450048894310488b3b488d73086a105a6a"
+        "01580f056a015f6a3c580f050f0b4989d1b8b30100000f0585c07526498b39498b7108498b51104d8b51184d8b4120b842010000"
+        "0f05498941286a015f6a3c580f05c3"
+    ), 0x76),
     "aarch64": (183, bytes.fromhex(
-        "f30740f9f4430091e00340f9950e008b800080d2010080d2e81480d2010000d4690a0010360140b9370540b99601f837e003162a"
-        "010080d2020080d20301a052481e80d2010000d41f10003120ffff54f703002ae003162a40000094e003172a3e0000940003f837"
-        "760800185603003562080010430040b903010034e1070018200080d2a82280d2010000d4600000b4004040d106000014e00313aa"
-        "e10314aae20315aaa81b80d2010000d4e00f1ff8e003172ae1030091820080d2080880d2010000d4200080d2a80b80d2010000d4"
-        "000020d4200290d2010080d2020080d2030080d2040080d2881b80d2010000d4800000b4c0fdffb6000041d1ecffff17a81380d2"
-        "010000d43601f836000080d2c1818ad2020080d2a80380d2010000d4600000b4000042d1e1ffff17e003172aff4300d1e1030091"
-        "020180d2e80780d2010000d41f0000714cf9ff54c0fbff54000044d1d6ffff17410080d2220080d2280380d2010000d4c0035fd6"
-    )),
+        "130aa0d274820091880240b9808640a9828e41a9849642a9010000d41ffc3fb122010054891e40f9490000b4200100b9892a40f9"
+        "400000b4892e40f9f40309aaf2ffff17892640f98a2240f91f000aeb60ffff54600e00b9800240f9600a00f9600240f961220091"
+        "020280d2080880d2010000d4200080d2a80b80d2010000d4000020d4e90302aa683680d2010000d4400100b5200540a9220d41a9"
+        "241140f9282380d2010000d4201500f9200080d2a80b80d2010000d4c0035fd6"
+    ), 0x84),
 }  # fmt: skip
 
-# What may come first, hop/override/ARCHITECTURE.S: its code up to two structs of capset(2), and what follows them.
-OVERRIDE: dict[str, tuple[bytes, bytes]] = {
-    "x86_64": (
-        bytes.fromhex(
-            "488d3d33000000488d3534000000b87e0000000f0585c07519488d3d1a000000488d3533000000b87e0000000f0585c074406a01"
-            "5f6a3c580f052205082000000000"
-        ),
-        bytes.fromhex("b878004000ffe0"),
-    ),
-    "aarch64": (
-        bytes.fromhex(
-            "a0010010c1010010680b80d2010000d4c00000b500010010e1010010680b80d2010000d4400200b4200080d2a80b80d2010000d4"
-            "2205082000000000"
-        ),
-        bytes.fromhex("090f80d20908a0f220011fd6"),
-    ),
-}
-
-NO_FILTER = (0, b"")
-# Whether a child of the hop goes on, in the PID namespace that was joined, and takes stdin for its terminal.
-STAY, ENTER, ENTER_WITH_TERMINAL = 0, 1, -1
+# Where in memory the tape lies, and where what follows may be read to: the code knows the first.
+TAPE, CONTINUED = 0x500000, 0x600000
+LONGEST = 8 << 20  # bytes of what follows; the kernel takes 6 MB of arguments and environment
 
 _ST_RDONLY = 1  # statvfs(3)
-_BASE = 0x400000
-_DATA = 32  # bytes: two descriptors, whether to enter, flags, and a struct sock_fprog
-_HEADERS = 64 + 56  # an Elf64_Ehdr and one Elf64_Phdr, see elf(5)
+_CODE = 0x400000
+_HEADERS = 64 + 2 * 56  # an Elf64_Ehdr and two Elf64_Phdr, see elf(5)
 
 
-def image(
-    listen_fd: int,
-    report_fd: int,
-    machine: str = posix.uname().machine,
-    prelude: bytes = b"",
-    seccomp: tuple[int, bytes] = NO_FILTER,
-    enter: int = STAY,
-) -> bytes:
-    """A static ELF executable for `machine` that hops to argv[0] with argv[1:].
+def image(tape: bytes, *, is_continued: bool = False, machine: str = posix.uname().machine) -> bytes:
+    """A static ELF executable that performs the tape, linked for TAPE. is_continued: it needs memory at CONTINUED.
 
-    listen_fd: a listening socket; the hop waits for one connection and reports there. -1: don't wait.
-    report_fd: where to write `-errno` (four bytes) if execve fails; it is closed if execve succeeds.
-    prelude: code that is executed first, and goes on with the hop at its fixed address (labels.py).
-    seccomp: the flags of seccomp(2) and a filter, which is loaded as the last thing before execve, so that it needs to
-    allow nothing else; `-errno - FILTER_FAILED` (sync.py) is reported if that fails.
-    enter: ENTER or ENTER_WITH_TERMINAL for `exec`. The hop clones a sibling, reports its pid (four bytes) and ends. The
-    sibling leads a session, waits for something to read from `report_fd`, and goes on; it ends if there is nothing.
-    `-errno - CLONE_FAILED`, `- TERMINAL_FAILED` or `- WAIT_FAILED` is reported if that fails.
     Raises UnsupportedError on a machine that the hop has not been written for.
     """
     if machine not in CODE:
-        raise UnsupportedError(f"no last hop for the architecture {machine}", hint=f"written for: {', '.join(CODE)}")
-    number, code = CODE[machine]
-    flags, program = seccomp
-    place = _BASE + _HEADERS + len(code) + _DATA  # where in memory the program will lie: right behind the data
-    body = code + pack("<iiiIQQ", listen_fd, report_fd, enter, flags, len(program) // 8, place) + program
-    entry = _BASE + _HEADERS + (len(body) if prelude else 0)
-    body += prelude
-    size = _HEADERS + len(body)
+        raise UnsupportedError(f"no hop for the architecture {machine}", hint=f"written for: {', '.join(CODE)}")
+    number, code, _ = CODE[machine]
+    page = 0x1000 if machine == "x86_64" else 0x10000  # the largest that such a machine can have
     identity = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")  # 64 bit, little endian, version 1
-    header = pack("<16sHHIQQQIHHHHHH", identity, 2, number, 1, entry, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    segment = pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x1000)  # PT_LOAD, read and execute
-    return header + segment + body
+    header = pack("<16sHHIQQQIHHHHHH", identity, 2, number, 1, _CODE + _HEADERS, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    size = _HEADERS + len(code)
+    in_memory = CONTINUED - TAPE + LONGEST if is_continued else len(tape)
+    read_execute = pack("<IIQQQQQQ", 1, 5, 0, _CODE, _CODE, size, size, page)  # PT_LOAD
+    read_write = pack("<IIQQQQQQ", 1, 6, page, TAPE, TAPE, len(tape), in_memory, page)
+    return (header + read_execute + read_write + code).ljust(page, b"\0") + tape
 
 
-def lowering(held: int, inheritable: int, spare: int, then: bytes = b"", machine: str = posix.uname().machine) -> bytes:
-    """A prelude for a hop that holds ambient capabilities of which the program shall not get those that are `spare`.
+def spawn(flags: int, hop_fd: int, *, cgroup_fd: int | None = None, is_frozen: bool = False) -> tuple[int, int]:
+    """Start the hop in new namespaces (clone.spawn): (its pid, a pidfd). Raises KernelError."""
+    entry = _HEADERS + CODE[posix.uname().machine][2]
+    return clone.spawn(flags, hop_fd, entry, NAME, cgroup_fd=cgroup_fd, may_sleep=not is_frozen)
 
-    held: all the capabilities that it holds; they stay until its execve. inheritable: that set as the program is to
-    have it. then: another prelude. Raises UnsupportedError as `image`.
+
+def sealed(tape: Tape, report_fd: int, *, is_continued: bool = False) -> int:
+    """The image in a memfd that nobody can change any more, its owner included. See memfd_create(2), F_ADD_SEALS.
+
+    report_fd: where a call that fails is reported; the program does not get it. Raises as `image`.
     """
-    if machine not in OVERRIDE:
-        raise UnsupportedError(
-            f"no last hop for the architecture {machine}", hint=f"written for: {', '.join(OVERRIDE)}"
-        )
-    code, ending = OVERRIDE[machine]
-    # What is not inheritable can't be ambient; and what was so once, may be inheritable again.
-    data = b""
-    for sets in ((held, held, inheritable & ~spare), (held, held, inheritable)):
-        data += pack("<6I", *(mask & 0xFFFFFFFF for mask in sets), *(mask >> 32 for mask in sets))
-    return code + data + (then or ending)
-
-
-def sealed(
-    listen_fd: int, report_fd: int, prelude: bytes = b"", seccomp: tuple[int, bytes] = NO_FILTER, enter: int = STAY
-) -> int:
-    """The image in a memfd that nobody can change any more, its owner included. See memfd_create(2), F_ADD_SEALS."""
     flags = c.MFD_CLOEXEC | c.MFD_ALLOW_SEALING
     try:
         hop_fd = syscalls.memfd_create("pyruntime-hop", flags | c.MFD_EXEC)
@@ -141,7 +91,9 @@ def sealed(
         if error.errno != errno.EINVAL:
             raise
         hop_fd = syscalls.memfd_create("pyruntime-hop", flags)  # before Linux 6.3 it is executable anyway
-    posix.write(hop_fd, image(listen_fd, report_fd, prelude=prelude, seccomp=seccomp, enter=enter))
+    content = memoryview(image(tape.linked(TAPE, report_fd), is_continued=is_continued))
+    while content:
+        content = content[posix.write(hop_fd, content) :]
     fcntl(hop_fd, c.F_ADD_SEALS, c.F_SEAL_SEAL | c.F_SEAL_SHRINK | c.F_SEAL_GROW | c.F_SEAL_WRITE)
     return hop_fd
 
@@ -185,9 +137,12 @@ def _read_only(exe_fd: int) -> int:
     return mount_fd
 
 
-def execute(hop_fd: int, program: str, args: list[bytes], env: list[bytes]) -> NoReturn:
-    """Become the hop, which becomes `program` (an absolute path, or one relative to the working directory).
+def execute(hop_fd: int) -> NoReturn:
+    """Become the hop, which performs its tape. It needs no arguments: all that the program gets is on the tape.
 
-    Returns only by raising KernelError, for example E2BIG. See execveat(2), AT_EMPTY_PATH.
+    Returns only by raising KernelError. See execveat(2), AT_EMPTY_PATH.
     """
-    syscalls.execveat(hop_fd, "", [program.encode("utf-8", "surrogateescape"), *args], env, c.AT_EMPTY_PATH)
+    syscalls.execveat(hop_fd, "", [NAME], [], c.AT_EMPTY_PATH)
+
+
+NAME = b"pyruntime-hop"  # argv[0] of a container's process that has not executed its program yet

@@ -15,14 +15,15 @@ from pyruntime.launch import exeseal
 from pyruntime.launch.sync import DEBUG, WARNING
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
+from pyruntime.linux.call import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from pyruntime.launch.credentials import Process
     from pyruntime.launch.sync import Channel
+    from pyruntime.launch.tape import Tape
 
 
 _ignored: list[int] = []  # signals
@@ -34,6 +35,15 @@ def prepare_to_go() -> None:
     By Python (SIGPIPE, SIGXFSZ), or by a caller such as nohup.
     """
     _ignored[:] = [number for number in range(1, _signal.NSIG) if _signal.getsignal(number) == _signal.SIG_IGN]
+
+
+def default_signals(tape: Tape) -> None:
+    """Add: treat each signal as by default, and block none. See rt_sigaction(2)."""
+    prepare_to_go()
+    action = Struct(bytes(64))  # a struct sigaction of the kernel's: SIG_DFL
+    for number in _ignored:
+        tape.call(c.SYS_rt_sigaction, number, action, 0, 8)
+    tape.call(c.SYS_rt_sigprocmask, _signal.SIG_SETMASK, Struct(bytes(8)), 0, 8)
 
 
 def go_inside(channel: Channel, become: Callable[[], object]) -> NoReturn:
@@ -75,21 +85,12 @@ def _cut_ties() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
-def hop(process: Process, channel: Channel, hop_fd: int, kept_fd: int) -> NoReturn:
-    """Execute the hop, which becomes the user's program. It keeps one descriptor and closes it then.
-
-    Raises KernelError, for example E2BIG.
-    """
-    # The parent may end from here on; before, its end was ours.
-    syscalls.prctl(c.PR_SET_PDEATHSIG, 0)
-    posix.set_inheritable(kept_fd, True)
-    if process.last_act:
-        process.last_act(channel)
-    try:
-        exeseal.execute(hop_fd, process.program, process.args, process.env)
-    except KernelError as error:
-        error.where = process.where
-        raise
+def hop(hop_fd: int, keep: list[int], preserve_fds: int) -> NoReturn:
+    """Become the hop, with the descriptors that its tape names, and those of the container's. Raises KernelError."""
+    syscalls.close_range(3 + preserve_fds, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
+    for fd in keep:
+        posix.set_inheritable(fd, True)
+    exeseal.execute(hop_fd)
 
 
 def _pass_on(channel: Channel, level: str, message: str) -> None:

@@ -100,6 +100,14 @@ class Namespaces:
             posix.close(self.joins.pop()[1])
 
     @property
+    def all(self) -> int:
+        """The flags of those that the container is in, new or joined."""
+        flags = self.new
+        for step, _fd in self.joins:
+            flags |= step.flag
+        return flags
+
+    @property
     def has_user(self) -> bool:
         """Whether the container is in a user namespace, new or joined."""
         return bool(self.new & c.CLONE_NEWUSER) or any(step.flag == c.CLONE_NEWUSER for step, _fd in self.joins)

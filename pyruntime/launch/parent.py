@@ -9,6 +9,7 @@ import posix
 import select
 
 from pyruntime.errors import KernelError, ProtocolError
+from pyruntime.launch import outside
 from pyruntime.launch.child import Launch, become_container
 from pyruntime.launch.handle import Child, fate
 from pyruntime.launch.inside import prepare_to_go
@@ -54,6 +55,7 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
 
         launch.trees = open_trees(launch.plan)
     ours, theirs = channel_pair()
+    ours.plan = launch.plan
     ours.program = next(step.args[0] for step in launch.plan if isinstance(step, Execute))
     namespaces = Namespaces(launch.plan.phase(NAMESPACES))
     is_stage = namespaces.needs_stage
@@ -68,18 +70,22 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
             # The child takes it over, so that there is no moment in which it could be traced from a joined namespace.
             # Others than root could not write the id maps of a child that is not dumpable: its files are root's.
             syscalls.prctl(c.PR_SET_DUMPABLE, 0)
-        prepare_to_go()
-        pid, pidfd = clone_child(namespaces, theirs, ours, cgroup_fd)
-        if pid == 0:
-            become_container(launch, theirs)
+        if outside.can_build(launch, namespaces):
+            pid, pidfd = outside.start_hop(launch, namespaces, theirs, cgroup_fd)
+        else:
+            prepare_to_go()
+            pid, pidfd = clone_child(namespaces, theirs, ours, cgroup_fd)
+            if pid == 0:
+                become_container(launch, theirs)
     except BaseException:
         ours.close()
         raise
     finally:
         theirs.close()
         namespaces.close()
-        for tree_fd in launch.trees.values():
-            posix.close(tree_fd)
+        if launch.tape_fd < 0:  # they are the child's
+            for tree_fd in launch.trees.values():
+                posix.close(tree_fd)
     return Child(pid, pidfd, ours, is_stage=is_stage)
 
 
@@ -111,11 +117,20 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
 
     Raises whatever failed in the child; ProtocolError if it died without a word.
     """
-    identify(child, launch)
+    if launch.tape_fd >= 0:
+        outside.build(child, launch)
+    else:
+        identify(child, launch)
+        _serve(child, launch)
+    perform(launch.plan.phase(PARENT), child)
+
+
+def _serve(child: Child, launch: Launch) -> None:
+    """Answer the child until it is ready."""
     while True:
         word, fields = child.channel.receive()
         if word == READY:
-            break
+            return
         if word == MAPS:
             _serve_maps(child, launch)
         elif word == DEVICE:
@@ -133,7 +148,6 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
             child.channel.send(GO)
         else:
             raise ProtocolError("the container's child ended without a word", hint=fate(child.pid))
-    perform(launch.plan.phase(PARENT), child)
 
 
 def release(child: Child, on_listener: Callable[[Child, int], None] | None = None) -> None:

@@ -51,9 +51,9 @@ class Root:
         """
         return self._look(path, flags, mode, resolve)
 
-    def find(self, path: str) -> int | None:
-        """An O_PATH descriptor of `path`, or None where the image has no such file."""
-        fd = self._look(path, O_PATH, absent=(errno.ENOENT, errno.ENOTDIR))
+    def find(self, path: str, flags: int = O_PATH) -> int | None:
+        """As `open`, or None where the image has no such file."""
+        fd = self._look(path, flags, absent=(errno.ENOENT, errno.ENOTDIR))
         return fd if fd >= 0 else None
 
     def make_directories(self, path: str, mode: int = 0o755) -> int:

@@ -19,13 +19,19 @@ if TYPE_CHECKING:
     Performer = TypeVar("Performer", bound=Callable[[Any, Any], None])
 
 _PERFORMERS: dict[type[Step], Callable[[Any, Any], None]] = {}
+BY_HOP: set[type[Step]] = set()
 
 
-def performs(kind: type[Step]) -> Callable[[Performer], Performer]:
-    """Register the function that performs steps of this kind, given the step and what it is performed on."""
+def performs(kind: type[Step], *, by_hop: bool = False) -> Callable[[Performer], Performer]:
+    """Register the function that performs steps of this kind, given the step and what it is performed on.
+
+    by_hop: where there is a hop already, this is for it alone, and goes on its tape.
+    """
 
     def register(function: Performer) -> Performer:
         _PERFORMERS[kind] = function
+        if by_hop:
+            BY_HOP.add(kind)
         return function
 
     return register

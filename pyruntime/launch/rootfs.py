@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pyruntime.launch.hookpoints import HookPoints
     from pyruntime.launch.labels import Label
     from pyruntime.launch.sync import Channel
+    from pyruntime.launch.tape import Tape
 
 _NODE_TYPES = {"c": c.S_IFCHR, "b": c.S_IFBLK, "p": c.S_IFIFO}
 
@@ -86,6 +87,7 @@ class Rootfs:
         "mask_fd",
         "path",
         "root",
+        "tape",
         "trees",
     )
 
@@ -102,6 +104,7 @@ class Rootfs:
         self.trees: dict[str, int] = {}  # detached mounts that the parent has mapped, by their place in config.json
         self.ask_for_source: Callable[[Channel, str], int] | None = None  # launch/sources.py
         self.label: Label | None = None  # what the hop shall ask for, if there is a profile or a label
+        self.tape: Tape | None = None  # of a hop that is there before the root is, and does what only it can do
 
 
 @performs(RootPropagation)
@@ -146,7 +149,10 @@ def mount_filesystem(step: MountFilesystem, rootfs: Rootfs) -> None:
     source = step.source or step.fstype
     hidden_fd = target_fd if step.copy_up else -1
     try:
-        syscalls.mount(source, proc_fd(target_fd), step.fstype, step.flags & ~late, data)
+        if step.where in rootfs.trees:
+            _attach(rootfs.trees.pop(step.where), target_fd)
+        else:
+            syscalls.mount(source, proc_fd(target_fd), step.fstype, step.flags & ~late, data)
         _finish(step, rootfs, hidden_fd)
     finally:
         posix.close(target_fd)
@@ -166,8 +172,7 @@ def bind_mount(step: BindMount, rootfs: Rootfs) -> None:
         try:
             _check_target(target_fd, step.target, rootfs, source_fd)
             if mapped:
-                flags = c.MOVE_MOUNT_F_EMPTY_PATH | c.MOVE_MOUNT_T_EMPTY_PATH
-                syscalls.move_mount(source_fd, "", target_fd, "", flags)
+                _attach(source_fd, target_fd)
             else:
                 syscalls.mount(proc_fd(source_fd), proc_fd(target_fd), "", step.flags & (c.MS_BIND | c.MS_REC), "")
         finally:
@@ -379,6 +384,11 @@ def _use(fd: int, use: Callable[[int], object]) -> None:
         use(fd)
     finally:
         posix.close(fd)
+
+
+def _attach(mount_fd: int, target_fd: int) -> None:
+    """Give a detached mount its place. See move_mount(2)."""
+    syscalls.move_mount(mount_fd, "", target_fd, "", c.MOVE_MOUNT_F_EMPTY_PATH | c.MOVE_MOUNT_T_EMPTY_PATH)
 
 
 def _open_source(step: BindMount, rootfs: Rootfs) -> int:

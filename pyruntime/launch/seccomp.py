@@ -1,4 +1,4 @@
-"""The seccomp filter of a container: compiled or found by the parent, loaded by the child or by the hop.
+"""The seccomp filter of a container: compiled or found by the parent, loaded by the hop.
 
 Compiling the usual profile of 330 names takes libseccomp 3 ms and more, so the program is kept. ROOT/~seccomp/ (no ID
 of a container begins so) holds one file for each profile, whose name is a hash of all that the program depends on. The
@@ -11,7 +11,6 @@ Where it is loaded, and why there: see plan.seccomp.LoadSeccomp. Companions: run
 
 from __future__ import annotations
 
-import errno
 import posix
 from _blake2 import blake2b
 from marshal import dumps
@@ -19,9 +18,8 @@ from marshal import dumps
 from pyruntime import report
 from pyruntime.errors import Error, KernelError, UsageError
 from pyruntime.jsontext import encode
+from pyruntime.launch.credentials import Filter
 from pyruntime.launch.perform import performs
-from pyruntime.launch.sync import GO, LISTENER
-from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 from pyruntime.plan.seccomp import LoadSeccomp
 
@@ -29,11 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyruntime.launch.child import Launch
     from pyruntime.launch.credentials import Process
     from pyruntime.launch.handle import Child
-    from pyruntime.launch.join import Entry
-    from pyruntime.launch.sync import Channel
     from pyruntime.plan.step import Plan
 
 _LISTENER_PATH = "config.json#/linux/seccomp/listenerPath"
@@ -46,15 +41,12 @@ _CAP_SYS_ADMIN = 1 << 21
 _OPEN = posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
-def compile_filter(plan: Plan, root_path: str, side: Launch | Entry) -> None:
-    """Give the program of the plan's filter to whoever is to load it: the child, or its hop. Raises as `compiled`."""
+def compile_filter(plan: Plan, root_path: str) -> bytes:
+    """The program of the plan's filter; b"" where it has none. Raises as `compiled`."""
     for step in plan:
         if isinstance(step, LoadSeccomp):
-            program = compiled(step, root_path)
-            if step.by_hop:
-                side.hop_filter = (step.flags, program)
-            else:
-                side.filter = program
+            return compiled(step, root_path)
+    return b""
 
 
 def compiled(step: LoadSeccomp, root_path: str) -> bytes:
@@ -103,40 +95,12 @@ def _key(step: LoadSeccomp) -> bytes:
 
 @performs(LoadSeccomp)
 def arrange_loading(step: LoadSeccomp, process: Process) -> None:
-    """Nothing is loaded yet: that is the last thing the child does, or the hop's.
+    """Nothing is loaded yet: that is what the tape ends with (ending.py).
 
-    Until then the child keeps CAP_SYS_ADMIN, if the kernel wants it for loading. It is permitted, and not used.
+    Until then the process keeps CAP_SYS_ADMIN, if the kernel wants it for loading. It is permitted, and not used.
     """
-    if not step.by_hop:
-        process.keep = _CAP_SYS_ADMIN if step.privileged else 0
-        process.last_act = lambda channel: _load(step, process, channel)
-
-
-def _load(step: LoadSeccomp, process: Process, channel: Channel) -> None:
-    """Load the filter, hand over its listener if it has one, and give up the last of what we were.
-
-    From the first call on everything is judged by the filter. The listener is only named, by a write (which therefore
-    must not notify) and the parent takes it: sendmsg(2) is among the calls that real listeners want to hear of.
-    """
-    notifies = bool(step.flags & c.SECCOMP_FILTER_FLAG_NEW_LISTENER)
-    if notifies and process.rootless:
-        syscalls.prctl(c.PR_SET_DUMPABLE, 1)  # or the parent, who isn't root, could not take it
-    try:
-        listener_fd = syscalls.seccomp(c.SECCOMP_SET_MODE_FILTER, step.flags, process.filter)
-        if notifies:
-            channel.send(LISTENER, str(listener_fd))
-            channel.expect(GO)
-        if notifies and process.rootless:
-            syscalls.prctl(c.PR_SET_DUMPABLE, 0)
-        if process.keep:
-            syscalls.capset(*process.capabilities)
-    except KernelError as error:
-        error.where = error.where or step.where
-        if error.errno == errno.EPERM:
-            error.hint = (
-                "without noNewPrivileges the profile must allow capset, execveat, prctl, accept4, fcntl, execve"
-            )
-        raise
+    process.filter = Filter(process.program, step.flags, process.tape.mark)
+    process.keep = _CAP_SYS_ADMIN if step.privileged else 0
 
 
 def take_listener(child: Child, fd: int) -> int:

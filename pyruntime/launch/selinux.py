@@ -11,11 +11,12 @@ import errno
 import posix
 
 from pyruntime.errors import KernelError, UnsupportedError
-from pyruntime.launch.labels import Label
+from pyruntime.launch.labels import Label, open_attributes
 from pyruntime.launch.paths import proc_fd
 from pyruntime.launch.perform import performs
 from pyruntime.linux import constants as c
 from pyruntime.linux import proc, syscalls
+from pyruntime.linux.call import Struct
 from pyruntime.plan.selinux import LabelKeyring, LabelMounts, LabelProcess, RenewIpc
 
 TYPE_CHECKING = False
@@ -46,13 +47,19 @@ def refuse_where_it_is_off(plan: Plan) -> None:
             raise UnsupportedError(message, where=step.where, hint="see selinux(8), load_policy(8); or remove the key")
 
 
-@performs(LabelKeyring)
-def label_keyring(step: LabelKeyring, _side: object) -> None:
-    """Before the keyring is made, by this process; its next execve takes the wish back."""
-    _ask("/proc/self/attr/keycreate", _encode(step.label))
+@performs(LabelKeyring, by_hop=True)
+def label_keyring(step: LabelKeyring, side: Rootfs | Newcomer) -> None:
+    """Before the keyring is made, by the same process, whose next execve takes the wish back."""
+    path, label = "/proc/self/attr/keycreate", _encode(step.label)
+    _ask(path, label)
+    if side.tape is None:
+        return
+    _ask(path, _NO_LABEL)  # that was only to be told what is wrong with it
+    opens = side.tape.call(c.SYS_openat, c.AT_FDCWD, path, posix.O_WRONLY | posix.O_CLOEXEC)
+    opens.into = (side.tape.call(c.SYS_write, -1, Struct(label), len(label)), 0)
 
 
-@performs(LabelProcess)
+@performs(LabelProcess, by_hop=True)
 def label_process(step: LabelProcess, side: Rootfs | Newcomer) -> None:
     """Have the hop ask for the label, once the kernel has been asked here whether it will give it.
 
@@ -63,8 +70,7 @@ def label_process(step: LabelProcess, side: Rootfs | Newcomer) -> None:
     label = _encode(step.label)
     for text in (label, _NO_LABEL):
         _ask("/proc/self/attr/exec", text)
-    directory_fd = syscalls.open_tree(c.AT_FDCWD, "/proc/self/attr", c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC)
-    side.label = Label(directory_fd, label)
+    side.label = Label(step, open_attributes(side, "/proc/self/attr"), label)
 
 
 @performs(RenewIpc)

@@ -23,30 +23,30 @@ r"""How the parent and the container's child talk while a container is being mad
       | ---- GO ------------------------------------------------>  |
       |                                                            |  createContainer hooks, pivot_root
       | <--------------------------------------------- TERMINAL -  |  with the pty's master (SCM_RIGHTS)
-      | <--------------------------------------------- READY ----  |  in its new root
+      |                                                            |  the program looked for, execveat(the sealed hop)
+      | <--------------------------------------------- READY ----  |  in its new root, and no longer Python
       |  rlimits, oom score, state, pid file                       |
       | ---- GO ------------------------------------------------>  |
-      |                                                            |  credentials, the program looked for
-      |                                                            |  (a filter that the hop can't load:) seccomp
-      | <--------------------------------------------- LISTENER -  |  (one that notifies:) "it is my descriptor 5"
+      |                                                            |  credentials
+      |                                                            |  (a filter that notifies:) seccomp
+      | <--------------------------------------------- LISTENER -  |  "it is my descriptor 5"
       |  takes it, sends it to listenerPath                        |
       | ---- GO ------------------------------------------------>  |
-      |                                                            |  execveat(the sealed hop)
-      |                                                            |  its AppArmor profile asked for, if there is one
       |                                                            |  `create`: waits for `start`; `run`: goes on
-      |                                                            |  seccomp, if it wasn't loaded before
+      |                                                            |  its label asked for; seccomp
       | <--------------------------------------------- end ------  |  execve has closed the socket
       |
-      |  at any time: WARNING or DEBUG with a text; instead of any: ERROR with all its parts; from the hop -errno of
-      |  execve or, made distinct (FILTER_FAILED), of seccomp.
+      |  at any time: WARNING or DEBUG with a text; instead of any: ERROR with all its parts, or the hop's report.
 
-With startContainer hooks the child does not hop before they have run: see hookpoints.py.
+Where the parent can build the root itself, the child is the hop from its birth, and all that is asked for here is done
+without asking: see outside.py. With startContainer hooks the child hops when they have run: see hookpoints.py.
 
 `start` later connects to the socket start.sock in the state directory: the hop accepts, executes, and the connection is
-closed by that (started) or brings -errno, or ERROR where a startContainer hook failed.
+closed by that (started) or brings the hop's report, or ERROR where a startContainer hook failed.
 
 Messages are datagrams of a SOCK_SEQPACKET pair: one word, then fields separated by NUL, all text, bounded by
-MESSAGE_MAX. The child is our own code up to execve, yet nothing that it says is trusted further than its type.
+MESSAGE_MAX; the hop's are binary, and begin with a number that no word begins with (tape.py). The child is our own code
+up to execve, yet nothing that it says is trusted further than its type.
 
 Read beside runc:libcontainer/sync.go and runc:libcontainer/message_linux.go.
 """
@@ -54,30 +54,38 @@ Read beside runc:libcontainer/sync.go and runc:libcontainer/message_linux.go.
 from __future__ import annotations
 
 import posix
+from _struct import unpack
+from sys import byteorder
 
 from pyruntime import errors, report
-from pyruntime.errors import Error, KernelError, ProtocolError
+from pyruntime.errors import ConfigError, Error, KernelError, ProtocolError
+from pyruntime.launch.tape import SAYS_ERROR, SAYS_LISTENER, SAYS_PID
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 from pyruntime.linux.call import hint as errno_hint
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyruntime.plan.step import Plan
+
 MAPS, GO, PID, TERMINAL, READY, ERROR, WARNING = "maps", "go", "pid", "terminal", "ready", "error", "warning"
 LISTENER, HOOK, DEVICE, NETWORK, SOURCE, DEBUG = "listener", "hook", "device", "network", "source", "debug"
+MOUNT = "mount"
+_WORDS = (MAPS, GO, PID, TERMINAL, READY, WARNING, DEBUG, LISTENER, HOOK, DEVICE, NETWORK, SOURCE, MOUNT)
 
 MESSAGE_MAX = 65536
-# What the hop adds to an errno that is not execve's; no errno is that large. (LABEL_FAILED: hop/label/x86_64.S.)
-FILTER_FAILED, LABEL_FAILED, CLONE_FAILED, TERMINAL_FAILED, WAIT_FAILED = 0x10000, 0x20000, 0x40000, 0x80000, 0x100000
-_REPORT = 4  # bytes of a message of the hop: a C int, which is a negative errno or the pid of what it has cloned
+_HOP = 8  # bytes of a hop's message (tape.py): a kind and a number; of a report twice as many
 
 
 class Channel:
-    """One end of the pair. `receive` raises what the other side raised; `program` is for its words about execve."""
+    """One end of the pair. `receive` raises what the other side raised; `program` and `plan` are for its words."""
 
-    __slots__ = ("fd", "program")
+    __slots__ = ("fd", "plan", "program")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.program = ""
+        self.plan: Plan | None = None
 
     def close(self) -> None:
         """Close this end; does nothing the second time."""
@@ -112,21 +120,33 @@ class Channel:
             word, fields = self._receive()
         return word, fields
 
+    def receive_descriptor(self, word: str) -> int:
+        """The descriptor that comes with the next message, which must be `word`; the caller's to close.
+
+        Raises as `receive`.
+        """
+        data, fd = syscalls.recvmsg(self.fd, 256)
+        got = self._parse(data)[0] if data else ""
+        if got != word or fd < 0:
+            raise ProtocolError(f"expected {word!r} with a descriptor, " + (f"got {got!r}" if got else "but it ended"))
+        return fd
+
     def _receive(self) -> tuple[str, list[str]]:
         try:
             data = posix.read(self.fd, MESSAGE_MAX)
         except OSError as error:  # ECONNRESET: it has ended without reading what we sent, see unix(7)
             raise ProtocolError(f"the other side of the start is gone: {error}") from error
-        if not data:
-            return "", []
-        if len(data) == _REPORT and data[-1] in b"\xff\0":  # no word ends so
-            if data[-1]:
-                raise hop_error(data, self.program)
-            return PID, [str(int.from_bytes(data, "little"))]
+        return self._parse(data) if data else ("", [])
+
+    def _parse(self, data: bytes) -> tuple[str, list[str]]:
+        if data[0] in _KINDS:
+            if data[0] == SAYS_ERROR:
+                raise hop_error(data, self.program, self.plan)
+            return _KINDS[data[0]], [str(int.from_bytes(data[4:_HOP], byteorder))]
         word, *fields = data.decode("utf-8", "surrogateescape").split("\0")
         if word == ERROR:
             raise rebuild_error(fields)
-        if word not in (MAPS, GO, PID, TERMINAL, READY, WARNING, DEBUG, LISTENER, HOOK, DEVICE, NETWORK, SOURCE):
+        if word not in _WORDS:
             raise ProtocolError(f"unknown message {word[:40]!r}")
         return word, fields
 
@@ -144,44 +164,64 @@ def channel_pair() -> tuple[Channel, Channel]:
     return Channel(ours), Channel(theirs)
 
 
-def hop_error(report: bytes, program: str) -> KernelError:
-    """The error that the hop reported: execve of the user's program failed, after everything else had worked.
+_KINDS = {SAYS_PID: PID, SAYS_LISTENER: LISTENER, SAYS_ERROR: ERROR}
 
-    Or, before that, the profile by which AppArmor shall confine the program could not be asked for, the kernel refused
-    the seccomp filter, or it refused `exec` a process or its terminal.
-    """
-    number = -int.from_bytes(report, "little", signed=True)
-    if number >= WAIT_FAILED:
-        return KernelError("read(the runtime's word)", number - WAIT_FAILED, hint=_FILTER_HINT)
-    if number >= TERMINAL_FAILED:
-        return KernelError("ioctl(0, TIOCSCTTY)", number - TERMINAL_FAILED, where="config.json#/process/terminal")
-    if number >= CLONE_FAILED:
-        number -= CLONE_FAILED
-        hint = _FILTER_HINT if errors.errno_name(number) == "EPERM" else errno_hint("clone3", number)
-        return KernelError("clone(CLONE_PARENT)", number, hint=hint)
-    if number >= LABEL_FAILED:
-        number -= LABEL_FAILED
+
+def hop_error(report: bytes, program: str, plan: Plan | None = None) -> Error:
+    """The error that the hop reported: what failed on the way from the new root to the execve of the user's program."""
+    _, result, call, mark = unpack("=IiII", report[: 2 * _HOP])
+    number, name = -result, c.value_name(call, "SYS_").removeprefix("SYS_")
+    if call == c.SYS_execve:
+        where, hint = "config.json#/process/args/0", EXECVE_HINTS.get(errors.errno_name(number), "")
+        return KernelError(f"execve({program!r})", number, where=where, hint=hint)
+    if call == c.SYS_faccessat2:
+        reason = posix.strerror(number).lower()
+        return ConfigError(f'exec: "{program}": {reason}', where="config.json#/process/args/0")
+    step = plan.steps[mark - 1] if plan is not None and 0 < mark <= len(plan.steps) else None
+    where, hint = step.where if step is not None else "", errno_hint(name, number)
+    if call in (c.SYS_openat2, c.SYS_fchdir):
+        return _directory_error(number, getattr(step, "cwd", ""))
+    if call in (c.SYS_openat, c.SYS_write):
         hint = LABEL_HINTS.get(errors.errno_name(number), "")
-        where = "config.json#/process/apparmorProfile"
+        if step is not None and type(step).__name__ != "ConfineByProfile":
+            return KernelError(f"{step.text()}: write('/proc/self/attr/exec')", number, where=where)
+        where = where or "config.json#/process/apparmorProfile"
         return KernelError("write('/proc/self/attr/apparmor/exec')", number, where=where, hint=hint)
-    if number >= FILTER_FAILED:
-        number -= FILTER_FAILED
-        call = "seccomp(SECCOMP_SET_MODE_FILTER)"
-        return KernelError(call, number, where="config.json#/linux/seccomp", hint=errno_hint("seccomp", number))
-    hint = EXECVE_HINTS.get(errors.errno_name(number), "")
-    return KernelError(f"execve({program!r})", number, where="config.json#/process/args/0", hint=hint)
+    if call == c.SYS_seccomp:
+        where, name = "config.json#/linux/seccomp", "seccomp(SECCOMP_SET_MODE_FILTER)"
+    elif call == c.SYS_clone:
+        name, hint = "clone(CLONE_PARENT)", errno_hint("clone3", number)
+    elif call == c.SYS_ioctl:
+        where, name = "config.json#/process/terminal", "ioctl(0, TIOCSCTTY)"
+    if errors.errno_name(number) == "EPERM" and call in _FILTERED:
+        hint = _FILTER_HINT
+    if "(" not in name:
+        name = f"{step.text()}: {name}()" if step is not None else f"{name}()"
+    return KernelError(name, number, where=where, hint=hint)
+
+
+def _directory_error(number: int, cwd: str) -> Error:
+    """Why the working directory could not be entered."""
+    where = "config.json#/process/cwd"
+    if errors.errno_name(number) == "ELOOP":
+        hint = "a link of /proc leads there, or links lead in a loop"
+        return Error(f"the working directory {cwd} is outside of the container", where=where, hint=hint)
+    return KernelError(f"chdir({cwd!r})", number, where=where)
 
 
 def start_error(answer: bytes, program: str) -> Error:
     """What the container's process has answered to `start`: the hop's report, or the ERROR of a startContainer hook."""
-    if len(answer) == _REPORT and answer[-1] == 0xFF:
+    if answer[0] == SAYS_ERROR:
         return hop_error(answer, program)
     word, *fields = answer.decode("utf-8", "surrogateescape").split("\0")
     return rebuild_error(fields) if word == ERROR else ProtocolError(f"unknown answer {word[:40]!r}")
 
 
+# What the hop still calls when a filter is loaded.
+_FILTERED = (c.SYS_read, c.SYS_capset, c.SYS_clone, c.SYS_setsid, c.SYS_ioctl, c.SYS_accept4, c.SYS_close)
 _FILTER_HINT = (
-    "without noNewPrivileges a seccomp profile must allow exec clone, setsid, ioctl, read, write and exit, too"
+    "without noNewPrivileges a seccomp profile must allow capset, too, and one that notifies what a start still takes: "
+    "read, close, accept4, close_range, for exec also clone and setsid"
 )
 
 # See aa_change_onexec(2).

@@ -56,17 +56,25 @@ try:
         """A C function of this process, as a ctypes function that returns an int. Raises OSError."""
         return _Function(dlsym(_process_image, name))
 
+    def function_at(place: int) -> Any:
+        """Machine code in this process's memory, as a function that returns an int."""
+        return _Function(place)
+
     def library(name: str) -> Callable[[str], Any]:
         """Load a shared library; what is returned gives its functions by name, as `native` does. Raises OSError."""
         handle = dlopen(name, posix.RTLD_NOW)
         return lambda function: _Function(dlsym(handle, function))
 
 except (ImportError, AttributeError, TypeError):
-    from ctypes import PyDLL, addressof, c_char, c_void_p, get_errno  # type: ignore[assignment]
+    from ctypes import PYFUNCTYPE, PyDLL, addressof, c_char, c_int, c_void_p, get_errno  # type: ignore[assignment]
 
     def native(name: str) -> Any:
         """As above, by public ctypes."""
         return PyDLL(None, use_errno=True)[name]
+
+    def function_at(place: int) -> Any:
+        """As above, by public ctypes."""
+        return PYFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p)(place)
 
     def library(name: str) -> Callable[[str], Any]:
         """As above, by public ctypes."""
@@ -78,6 +86,12 @@ except (ImportError, AttributeError, TypeError):
 _syscall: Callable[..., int] = native("syscall")
 _syscall.argtypes = (c_void_p,) * 7  # type: ignore[attr-defined]
 _NOTHING = (0, 0, 0, 0, 0, 0)
+
+
+def raw_call(number: int, *words: int) -> int:
+    """System call `number` with up to six machine words; its result, or -errno. For calls that others have prepared."""
+    result = _syscall(number, *words, *_NOTHING[len(words) :])
+    return -get_errno() if result == -1 else result
 
 
 def call(number: int, *arguments: Argument, expected: tuple[int, ...] = ()) -> int:

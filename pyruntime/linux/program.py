@@ -124,7 +124,7 @@ def run(
     """
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, there would be no exit status
     outputs = [output for output in (stdout, stderr) if output is not None]
-    report = Output(4)
+    report = Output(16)
     try:
         try:
             pid = posix.fork()
@@ -202,7 +202,8 @@ def _failed_execve(report: bytes) -> str:
     """Why the program was not executed; "" if it was."""
     if not report:
         return ""
-    number = -int.from_bytes(report[:4], "little", signed=True)
+    # Ours, or that of a hop: see launch/tape.py.
+    number = -int.from_bytes(report if len(report) == 4 else report[4:8], "little", signed=True)
     return f"could not be executed: {errno_name(number)}: {posix.strerror(number)}"
 
 

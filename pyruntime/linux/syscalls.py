@@ -16,28 +16,22 @@ from pyruntime.errors import Error
 from pyruntime.linux.call import Struct, address, call, string_vector, u32, u64
 from pyruntime.linux.constants import (
     _LINUX_CAPABILITY_VERSION_3,
-    FSCONFIG_CMD_CREATE,
-    FSCONFIG_SET_FLAG,
-    FSCONFIG_SET_STRING,
-    FSMOUNT_CLOEXEC,
-    FSOPEN_CLOEXEC,
-    KEYCTL_DESCRIBE,
     KEYCTL_JOIN_SESSION_KEYRING,
     KEYCTL_SETPERM,
     MFD_CLOEXEC,
+    MSG_CMSG_CLOEXEC,
     O_CLOEXEC,
     OPEN_TREE_CLOEXEC,
+    SCM_RIGHTS,
     SFD_CLOEXEC,
     SOCK_CLOEXEC,
+    SOL_SOCKET,
     SYS_bpf,
     SYS_capget,
     SYS_capset,
     SYS_close_range,
     SYS_execve,
     SYS_execveat,
-    SYS_fsconfig,
-    SYS_fsmount,
-    SYS_fsopen,
     SYS_fstatfs,
     SYS_ioctl,
     SYS_ioprio_set,
@@ -49,17 +43,16 @@ from pyruntime.linux.constants import (
     SYS_move_mount,
     SYS_open_tree,
     SYS_openat2,
-    SYS_personality,
     SYS_pidfd_getfd,
     SYS_pidfd_open,
     SYS_pidfd_send_signal,
     SYS_pivot_root,
     SYS_prctl,
     SYS_prlimit64,
+    SYS_recvmsg,
     SYS_sched_setaffinity,
     SYS_sched_setattr,
     SYS_seccomp,
-    SYS_set_mempolicy,
     SYS_setdomainname,
     SYS_setgroups,
     SYS_sethostname,
@@ -123,38 +116,6 @@ def open_tree(dirfd: int, path: Text, flags: int) -> int:
 def move_mount(from_fd: int, from_path: Text, to_fd: int, to_path: Text, flags: int) -> None:
     """Attach a detached mount, or move an attached one. `flags`: MOVE_MOUNT_*. See move_mount(2)."""
     call(SYS_move_mount, from_fd, from_path, to_fd, to_path, flags)
-
-
-def fsopen(fstype: Text, flags: int = 0) -> int:
-    """Begin to make a file system: a descriptor to configure by fsconfig. See fsopen(2)."""
-    flags |= FSOPEN_CLOEXEC
-    return call(SYS_fsopen, fstype, flags)
-
-
-def fsconfig(
-    fs_fd: int, cmd: int, key: Text | None = None, value: Text | bytearray | None = None, aux: int = 0
-) -> None:
-    """Set one parameter of a file system to be, or create it (`cmd`: FSCONFIG_*). See fsconfig(2).
-
-    Raises KernelError; the kernel's explanation can be read from `fs_fd` as text.
-    """
-    call(SYS_fsconfig, fs_fd, cmd, key, value, aux)
-
-
-def fsconfig_set(fs_fd: int, key: Text, value: Text | None = None) -> None:
-    """Set `key` to a string, or as a flag without a value."""
-    fsconfig(fs_fd, FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING, key, value)
-
-
-def fsconfig_create(fs_fd: int) -> None:
-    """Make the file system whose parameters are all set."""
-    fsconfig(fs_fd, FSCONFIG_CMD_CREATE)
-
-
-def fsmount(fs_fd: int, flags: int = 0, attr_flags: int = 0) -> int:
-    """A descriptor of a detached mount of the created file system; `attr_flags`: MOUNT_ATTR_*. See fsmount(2)."""
-    flags |= FSMOUNT_CLOEXEC
-    return call(SYS_fsmount, fs_fd, flags, attr_flags)
 
 
 def mount_setattr(
@@ -237,6 +198,19 @@ def socketpair(family: int, type: int, protocol: int = 0) -> tuple[int, int]:
     return int.from_bytes(sv[:4], byteorder), int.from_bytes(sv[4:], byteorder)
 
 
+def recvmsg(fd: int, size: int) -> tuple[bytes, int]:
+    """A message of up to `size` bytes, and the one descriptor that came with it (SCM_RIGHTS), or -1. See recvmsg(2).
+
+    It closes on exec. More descriptors than one are not received. b"": the other side has closed.
+    """
+    data, control = bytearray(size), bytearray(24)  # of which a struct cmsghdr takes 16
+    iovec = bytearray(u64(address(data), size))
+    msghdr = bytearray(u64(0, 0, address(iovec), 1, address(control), 20, 0))
+    length = call(SYS_recvmsg, fd, msghdr, MSG_CMSG_CLOEXEC)
+    has_descriptor = control[:16] == u64(20) + u32(SOL_SOCKET, SCM_RIGHTS)
+    return bytes(data[:length]), int.from_bytes(control[16:20], byteorder) if has_descriptor else -1
+
+
 def ioctl(fd: int, request: int, argument: int | bytearray = 0) -> int:
     """A device's own call: `request` decides what `argument` means. See ioctl(2)."""
     return call(SYS_ioctl, fd, request, argument)
@@ -295,11 +269,6 @@ def prctl(option: int, a2: Text | int = 0, a3: int = 0, a4: int = 0, a5: int = 0
     return call(SYS_prctl, option, a2, a3, a4, a5)
 
 
-def personality(persona: int) -> int:
-    """Set the execution domain (PER_*), whose former value is returned. See personality(2)."""
-    return call(SYS_personality, persona)
-
-
 def prlimit(pid: int, resource: int, soft: int, hard: int) -> tuple[int, int]:
     """Set a limit (RLIMIT_*) of a process, 0 being this one; the former (soft, hard) is returned. See prlimit(2).
 
@@ -344,17 +313,6 @@ def sched_setaffinity(pid: int, cpus: int) -> None:
 def ioprio_set(which: int, who: int, ioprio: int) -> None:
     """The I/O class (above IOPRIO_CLASS_SHIFT) and priority of one or more processes. See ioprio_set(2)."""
     call(SYS_ioprio_set, which, who, ioprio)
-
-
-def set_mempolicy(mode: int, mode_flags: int, nodemask: int) -> None:
-    """From which NUMA nodes this thread's memory comes: MPOL_*, MPOL_F_* and a mask of nodes. See set_mempolicy(2).
-
-    Raises KernelError; EINVAL: a mode that this kernel lacks, or no node of the mask is there and allowed.
-    """
-    words = (nodemask.bit_length() + 63) // 64
-    mask = Struct(nodemask.to_bytes(words * 8, byteorder)) if words else None
-    maxnode = words * 64 + 1 if words else 0  # the kernel reads one bit less than it is told
-    call(SYS_set_mempolicy, mode | mode_flags, mask, maxnode)
 
 
 def execve(path: Text, argv: list[bytes], envp: list[bytes]) -> NoReturn:
@@ -446,16 +404,3 @@ def keyctl_join_session_keyring(name: Text) -> int:
 def keyctl_setperm(ring: int, perm: int) -> None:
     """Set the permission mask of a key or keyring. See keyctl_setperm(3)."""
     call(SYS_keyctl, KEYCTL_SETPERM, ring, perm)
-
-
-def keyctl_describe(ring: int) -> str:
-    """A key's "type;uid;gid;permissions in hex;description". See keyctl_describe(3)."""
-    text = bytearray(_DESCRIPTION)
-    size = call(SYS_keyctl, KEYCTL_DESCRIBE, ring, text, _DESCRIPTION)
-    if size > _DESCRIPTION:
-        text = bytearray(size)
-        call(SYS_keyctl, KEYCTL_DESCRIBE, ring, text, size)
-    return text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
-
-
-_DESCRIPTION = 256  # bytes: what most keyrings are described in

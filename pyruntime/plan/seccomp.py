@@ -28,13 +28,13 @@ _DEFAULT_FLAGS = ("SECCOMP_FILTER_FLAG_SPEC_ALLOW",)  # where the profile says n
 
 
 class LoadSeccomp(Step):
-    """`linux.seccomp`: a filter on system calls (seccomp(2)), loaded as late as the kernel allows it.
+    """`linux.seccomp`: a filter on system calls (seccomp(2)), loaded right before execve.
 
-    by_hop: right before execve, by the hop, so that the profile needs to allow execve alone. The kernel takes a filter
-    only from a process with no_new_privs or CAP_SYS_ADMIN. Without the former the child loads it before it gives up the
-    latter, and the profile must allow what comes after: capset, execveat and the hop's prctl, accept4, fcntl, execve.
-    (runc loads it before it changes the user, and so asks for more.) A filter that notifies is loaded by the child,
-    too, for the listener must be handed over.
+    So the profile needs to allow execve alone. The kernel takes a filter only from a process with no_new_privs or
+    CAP_SYS_ADMIN. Without the former the latter is kept for it, and given up afterwards: the profile must allow capset,
+    too. (runc loads it before it changes the user, and so asks for more.) A filter that notifies is loaded before the
+    process waits for `start`, for its listener must be handed over: it must allow write, read, close, accept4,
+    close_range, and with a label openat, as well.
     """
 
     phase = PROCESS
@@ -42,13 +42,11 @@ class LoadSeccomp(Step):
 
     profile: Seccomp
     flags: int
-    by_hop: bool
     privileged: bool  # loading needs CAP_SYS_ADMIN
 
     def text(self) -> str:
         count = sum(len(entry["names"]) for entry in self.profile.get("syscalls", ()))
-        by = "the hop" if self.by_hop else "the child"
-        return f"load a seccomp filter, by {by}: {self.profile['defaultAction']} but for {count} system calls"
+        return f"load a seccomp filter: {self.profile['defaultAction']} but for {count} system calls"
 
 
 def seccomp_steps(spec: Spec) -> Iterator[LoadSeccomp]:
@@ -63,4 +61,4 @@ def seccomp_steps(spec: Spec) -> Iterator[LoadSeccomp]:
     if notifies:
         flags |= c.SECCOMP_FILTER_FLAG_NEW_LISTENER
     unprivileged = spec["process"].get("noNewPrivileges", False)
-    yield LoadSeccomp("config.json#/linux/seccomp", profile, flags, unprivileged and not notifies, not unprivileged)
+    yield LoadSeccomp("config.json#/linux/seccomp", profile, flags, not unprivileged)

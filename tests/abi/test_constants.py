@@ -40,7 +40,7 @@ FAMILIES = {
     "linux/nsfs.h": "NS_",
     "linux/sockios.h": "SIOC",
     "linux/if.h": "IFNAMSIZ IFF_",
-    "sys/socket.h": "AF_ SOCK_ SOL_ SO_",
+    "sys/socket.h": "AF_ SOCK_ SOL_ SO_ SCM_ MSG_",
     "linux/netlink.h": "NETLINK_ NLM_ NLMSG_ NLMSGERR_ NLA_",
     "linux/rtnetlink.h": "RTM_ RT_ RTA_ RTN_ RTPROT_",
     "linux/if_link.h": "IFLA_ IN6_ADDR_GEN_MODE_",
@@ -55,7 +55,7 @@ FAMILIES = {
 }
 # Enumerators, which #ifdef does not see.
 ENUMERATORS = (
-    *("FSCONFIG_", "PER_", "BPF_MAP_", "BPF_PROG_", "BPF_CGROUP_", "BPF_DEVCG_", "IOPRIO_", "MPOL_"),
+    *("FSCONFIG_", "PER_", "SCM_", "MSG_", "BPF_MAP_", "BPF_PROG_", "BPF_CGROUP_", "BPF_DEVCG_", "IOPRIO_", "MPOL_"),
     *("NLMSGERR_", "RT_SCOPE_", "RT_TABLE_", "IFLA_", "IFA_", "RTA_", "RTN_"),
     *(
         "IN6_ADDR_GEN_MODE_",

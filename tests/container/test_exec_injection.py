@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pyruntime.linux.caps import CAPABILITIES
 from pyruntime.linux.constants import CLONE_NEWNS
 from pyruntime.plan.join import build
 from pyruntime.plan.step import Step
 from pyruntime.spec.execution import from_options
 from tests import capabilities
 from tests.support.container import Container, wait_until
-from tests.support.injection import commands, hang_up, killed_at, spawn
+from tests.support.injection import NO_CALL, commands, hang_up, killed_at, rows_of, spawn
 from tests.support.leftovers import Leftovers
 from tests.support.runtime import Runtime
 from tests.support.terminal import ConsoleSocket, finish
@@ -33,26 +34,30 @@ pytestmark = [
 
 WEAKEN = """
 from pyruntime import execution
-from pyruntime.launch import affinity, handle, inside, join
+from pyruntime.launch import affinity, handle, join
 
 execution.build = remembering(execution.build)
 for place, owner, name in (
+    ("tape", execution, "compile_entry"),
+    ("hop", execution.exeseal, "sealed"),
     ("cgroup", execution, "start_in"),
-    ("clone", execution, "clone3"),
-    ("hop", inside.exeseal, "execute"),
+    ("spawn", execution.exeseal, "spawn"),
     ("taking over", handle.Child, "take_over"),
     ("pid file", execution, "write_pid_file"),
+    ("word", execution, "_let_execute"),
 ):
     if place == point:
         setattr(owner, name, weak(getattr(owner, name)))
 """
-POINTS = ("cgroup", "clone", "hop", "taking over", "pid file")
+POINTS = ("tape", "hop", "cgroup", "spawn", "taking over", "pid file", "word")
 
 
 def enrich(container: Container) -> None:
     """Ask for something of every kind."""
     container.process.update(oomScoreAdj=500, execCPUAffinity={"initial": "0", "final": "0"})
     container.process["args"] = ["sleep", "100000"]
+    # All but two, or there were forty calls that drop one each.
+    container.process["capabilities"]["bounding"] = [name for name in CAPABILITIES if not name.startswith("CAP_SYS_R")]
     container.process["rlimits"].append({"type": "RLIMIT_CORE", "soft": 0, "hard": 0})
     container.linux["personality"] = {"domain": "LINUX"}
 
@@ -65,6 +70,7 @@ class Variant(NamedTuple):
     runtime: Runtime
     console: ConsoleSocket
     before: set[int]  # the container's processes
+    executed: Path  # what the program makes
 
     def start(self, point: str, told_fd: int = 0, go_fd: int = 0, **popen: Any) -> subprocess.Popen[bytes]:
         """The command with its weak point."""
@@ -78,13 +84,21 @@ class Variant(NamedTuple):
     def pid_file(self) -> Path:
         return self.container.path / "pid"
 
+    def forget_success(self) -> None:
+        """Remove what the program, and the command that was successful, have left; nothing if there was none."""
+        if self.pid_file.exists():
+            wait_until(self.executed.exists, "the program")
+            self.executed.unlink()
+            self.pid_file.unlink()
+        hang_up(self.console)
+
     def assert_clean(self) -> None:
         """No process but the container's, no pid file, and the program was never executed."""
         leftovers = Leftovers(self.container.path, self.runtime.root, self.runtime.marker)
         wait_until(lambda: set(leftovers.processes()) <= self.before, "what entered to be gone")
         assert not self.pid_file.exists()
         assert [path.name for path in self.container.path.iterdir() if "pid" in path.name] == []
-        assert self.container.exec("ls", "/dev/executed").status == 1
+        assert not self.executed.exists()
 
 
 def planned(*, tty: bool) -> list[Step]:
@@ -130,7 +144,10 @@ def variants() -> Iterator[dict[bool, Variant]]:
         assert container.run_detached().status == 0
         console = ConsoleSocket((container.path if mapped else folder) / "console.sock")
         before = set(Leftovers(folder, runtime.root, marker).processes())
-        made[mapped] = Variant(container, Runtime(str(injecting), runtime.root, marker), runtime, console, before)
+        executed = Path(f"/proc/{container.pid()}/root/dev/executed")
+        assert executed.parent.is_dir()
+        weakened = Runtime(str(injecting), runtime.root, marker)
+        made[mapped] = Variant(container, weakened, runtime, console, before, executed)
     yield made
     for each in made.values():
         each.console.socket.close()
@@ -157,6 +174,8 @@ def test_a_runtime_that_is_killed(variants: dict[bool, Variant], mapped: bool, p
     reached = killed_at(variant.start, point)
     hang_up(variant.console)
     assert reached, f"the runtime never came to {point}"
+    if point == "word":
+        variant.pid_file.unlink()  # it was written, and who is killed can't remove it
     variant.assert_clean()
 
 
@@ -166,10 +185,32 @@ def test_nothing_fails_but_what_is_injected(variants: dict[bool, Variant], mappe
     variant = variants[mapped]
     process = variant.start("nowhere", stdout=subprocess.DEVNULL)
     process.wait(timeout=30)
-    hang_up(variant.console)
     assert process.stderr is not None
     assert (process.returncode, process.stderr.read()) == (0, b"")
     assert variant.pid_file.read_text().isdigit()
-    variant.pid_file.unlink()
     finish(process)
-    wait_until(lambda: variant.container.exec("rm", "/dev/executed").status == 0, "the program")
+    variant.forget_success()
+
+
+@pytest.mark.parametrize("mapped", [False, pytest.param(True, marks=pytest.mark.needs("userns"))])
+def test_each_row_of_the_tape_may_fail(variants: dict[bool, Variant], mapped: bool) -> None:
+    """Each call of the process on its way: it is told, once and by its step, and the program is not executed."""
+    variant = variants[mapped]
+    spared = set()
+    for number, name in enumerate(rows_of(variant.start)):
+        if name != "exit_group":  # which can't fail
+            variant.forget_success()
+            process = variant.start(f"row {number}")
+            _, stderr = process.communicate(timeout=30)
+            if process.returncode == 0:
+                spared.add(name)
+            else:
+                assert process.returncode == 255, f"{name}, row {number}: {stderr!r}"
+                (line,) = stderr.decode().splitlines()
+                assert line.startswith(f"pyruntime: exec {variant.container.id}: ")
+                assert f"{NO_CALL}(): ENOSYS: Function not implemented" in line
+                hang_up(variant.console)
+                variant.assert_clean()
+    variant.forget_success()
+    # The directory is entered at the first try.
+    assert spared == {"openat2", "fchdir"}

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.container import Container
+from tests.support.container import Container, wait_until
 from tests.support.runtime import identify
 from tests.support.terminal import Terminal, finish, on_terminal
 
@@ -248,12 +248,15 @@ def test_what_the_start_itself_needs_is_told(container: Container) -> None:
 
 
 @only_ours
-def test_a_filter_that_kills_the_start_fails_create(container: Container) -> None:
+def test_a_filter_that_kills_the_start_is_loaded_at_its_end(container: Container) -> None:
+    """Right before execve: `create` comes to its end, and what is killed is the process that would be the program."""
     container.process["noNewPrivileges"] = False
     deny(container, "capset", action="SCMP_ACT_KILL_PROCESS")
-    result = container.create()
-    assert result.status == 1
-    assert "seccomp" in result.stderr
+    assert container.create().status == 0
+    container.start()
+    wait_until(lambda: container.state()["status"] == "stopped", "the process to be killed")
+    assert container.delete().status == 0
+    assert container.run().status == 128 + signal.SIGSYS
 
 
 def test_created_and_started(either: Container) -> None:
@@ -416,15 +419,27 @@ class TestExec:
         assert container.exec("true").status == 0
 
     @only_ours
-    @pytest.mark.parametrize(("name", "call"), [("clone", "clone(CLONE_PARENT)"), ("read", "read(the runtime's word)")])
-    def test_what_a_filter_that_is_loaded_early_must_allow(self, container: Container, name: str, call: str) -> None:
+    @pytest.mark.parametrize("name", ["clone", "setsid", "read", "write"])
+    def test_what_one_that_needs_a_privilege_needs_for_itself(self, container: Container, name: str) -> None:
+        """It is loaded right before execve, too, by a process that has kept the privilege until then."""
         container.process["noNewPrivileges"] = False
-        deny(container, name)
+        deny(container, name, "clone3" if name == "clone" else name)
         container.run_sleeping()
-        result = container.exec("sleep", "0")
+        assert container.exec("true").status == 0
+
+    @only_ours
+    def test_what_one_that_notifies_must_allow(self, container: Container, agent: Agent, tmp_path: Path) -> None:
+        deny(container, "mkdir", "mkdirat", action="SCMP_ACT_NOTIFY")
+        container.linux["seccomp"] |= {"listenerPath": str(tmp_path / "agent.sock")}
+        container.linux["seccomp"]["syscalls"].append({"names": ["clone"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1})
+        container.run_sleeping()
+        agent.join(0.1)
+        result = container.exec("true")
         assert result.status == 255
-        assert f": {call}: EPERM: " in result.stderr
-        assert "without noNewPrivileges a seccomp profile must allow" in result.stderr
+        assert ": clone(CLONE_PARENT): EPERM: " in result.stderr
+        assert "one that notifies what a start still takes" in result.stderr
+        for fd in agent.fds:
+            os.close(fd)
 
     def test_a_listener(self, either: Container, agent: Agent, tmp_path: Path) -> None:
         path = tmp_path / "agent.sock"

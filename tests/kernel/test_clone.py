@@ -1,8 +1,9 @@
-"""clone3, which makes a container's first process behind Python's back."""
+"""clone3 and spawn, which make a container's first process behind Python's back."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import threading
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from pyruntime.errors import Error, KernelError
+from pyruntime.launch import exeseal
+from pyruntime.launch.tape import Tape
 from pyruntime.linux import clone, proc, syscalls
 from pyruntime.linux import constants as c
 from scripts.lib.steps import v2_mount
@@ -175,3 +178,226 @@ def test_many_children_in_a_row() -> None:
         assert proc.process_state(os.getpid()) == "R"
 
     in_child(body)
+
+
+class Spawned:
+    """A hop that `spawn` has started: it waits for a word, tells which signals it has blocked, and ends with 7."""
+
+    def __init__(self, flags: int = 0, *, cgroup_fd: int | None = None, may_sleep: bool = True) -> None:
+        self.fd, theirs = syscalls.socketpair(c.AF_UNIX, c.SOCK_SEQPACKET)
+        tape = Tape()
+        tape.wait_for_word(theirs)
+        mask = bytearray(8)
+        tape.call(c.SYS_rt_sigprocmask, signal.SIG_BLOCK, 0, mask, 8)
+        tape.call(c.SYS_write, theirs, mask, 8)
+        tape.call(c.SYS_exit_group, 7)
+        hop_fd = exeseal.sealed(tape, theirs)
+        os.set_inheritable(theirs, True)
+        self.pid, self.pidfd = exeseal.spawn(flags, hop_fd, cgroup_fd=cgroup_fd, is_frozen=not may_sleep)
+        os.close(hop_fd)
+        os.close(theirs)
+        # A child that was forked may still be on its way to the execve.
+        while not self.link("exe").startswith("/memfd:pyruntime-hop"):
+            os.sched_yield()
+
+    def link(self, name: str) -> str:
+        return os.readlink(f"/proc/{self.pid}/{name}")
+
+    def status(self, field: str) -> int:
+        """A mask of signals in /proc/PID/status: proc_pid_status(5)."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1], 16) for line in lines if line.startswith(f"{field}:"))
+
+    def end(self) -> int:
+        """Let it end. Returns the mask that it tells."""
+        os.write(self.fd, b"go")
+        mask = int.from_bytes(os.read(self.fd, 100), "little")
+        assert exit_code(self.pid) == 7
+        os.close(self.fd)
+        os.close(self.pidfd)
+        return mask
+
+
+both_ways = pytest.mark.parametrize("may_sleep", [True, False], ids=["vfork", "fork"])
+
+
+@both_ways
+class TestSpawn:
+    """A child that executes at once."""
+
+    def test_it_runs_and_ends(self, may_sleep: bool) -> None:
+        def body() -> None:
+            before = open_files()
+            spawned = Spawned(may_sleep=may_sleep)
+            assert closes_on_exec(spawned.pidfd)
+            assert f"Pid:\t{spawned.pid}" in Path(f"/proc/self/fdinfo/{spawned.pidfd}").read_text()
+            assert Path(f"/proc/{spawned.pid}/cmdline").read_bytes() == exeseal.NAME + b"\0"
+            assert Path(f"/proc/{spawned.pid}/environ").read_bytes() == b""
+            spawned.end()
+            assert open_files() == before
+
+        in_child(body)
+
+    @pytest.mark.needs("root")
+    def test_it_is_in_its_new_namespaces(self, may_sleep: bool) -> None:
+        flags = c.CLONE_NEWPID | c.CLONE_NEWUTS | c.CLONE_NEWNET | c.CLONE_NEWIPC | c.CLONE_NEWNS
+
+        def body() -> None:
+            home = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "uts", "net", "ipc", "mnt", "user")}
+            spawned = Spawned(flags, may_sleep=may_sleep)
+            same = {kind for kind, name in home.items() if spawned.link(f"ns/{kind}") == name}
+            assert same == {"user"}
+            nspid = Path(f"/proc/{spawned.pid}/status").read_text().partition("NSpid:")[2].split("\n")[0]
+            assert nspid.split()[-1] == "1"
+            assert {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in home} == home
+            spawned.end()
+
+        in_child(body)
+
+    @pytest.mark.needs("root", "cgroup2")
+    def test_it_starts_in_the_cgroup(self, may_sleep: bool) -> None:
+        group = Path(v2_mount(), f"pyruntime-spawn-{os.getpid()}")
+
+        def body() -> None:
+            cgroup_fd = os.open(group, os.O_PATH | os.O_DIRECTORY)
+            spawned = Spawned(cgroup_fd=cgroup_fd, may_sleep=may_sleep)
+            assert (group / "cgroup.procs").read_text() == f"{spawned.pid}\n"
+            spawned.end()
+
+        group.mkdir()
+        try:
+            in_child(body)
+        finally:
+            group.rmdir()
+
+    def test_descriptors_that_close_do(self, may_sleep: bool) -> None:
+        def body() -> None:
+            stay, close = (fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 50) for _ in range(2))
+            os.set_inheritable(stay, True)
+            spawned = Spawned(may_sleep=may_sleep)
+            fds = {int(name) for name in os.listdir(f"/proc/{spawned.pid}/fd")}
+            assert stay in fds
+            assert close not in fds
+            spawned.end()
+
+        in_child(body)
+
+    def test_the_mask_and_what_is_ignored_are_inherited_and_no_handler_is(self, may_sleep: bool) -> None:
+        def body() -> None:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            signal.signal(signal.SIGUSR2, lambda *_: None)
+            signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGHUP, signal.SIGRTMAX})
+            spawned = Spawned(may_sleep=may_sleep)
+            blocked = 1 << signal.SIGHUP - 1 | 1 << signal.SIGRTMAX - 1
+            assert spawned.status("SigBlk") == blocked
+            assert spawned.status("SigIgn") >> signal.SIGUSR1 - 1 & 1
+            assert not spawned.status("SigIgn") >> signal.SIGUSR2 - 1 & 1
+            assert spawned.status("SigCgt") == 0
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == {signal.SIGHUP, signal.SIGRTMAX}
+            assert signal.getsignal(signal.SIGUSR2) is not signal.SIG_DFL
+            assert spawned.end() == blocked
+
+        in_child(body)
+
+    def test_python_works_on_and_on(self, may_sleep: bool) -> None:
+        """The child has lived in its memory, perhaps."""
+
+        def body() -> None:
+            for _ in range(50):
+                spawned = Spawned(may_sleep=may_sleep)
+                grown = [str(number) for number in range(1000)]
+                spawned.end()
+                assert grown[999] == "999"
+            maps = Path("/proc/self/maps").read_text()
+            assert "pyruntime-hop" not in maps, "the code is still mapped"
+
+        in_child(body)
+
+    def test_a_clone_that_fails_is_told(self, may_sleep: bool) -> None:
+        def body() -> str:
+            hop_fd = exeseal.sealed(Tape(), 1)
+            before = open_files()
+            with pytest.raises(KernelError) as caught:
+                exeseal.spawn(c.CLONE_NEWNS | c.CLONE_FS, hop_fd, is_frozen=not may_sleep)
+            assert caught.value.errno == errno.EINVAL
+            assert open_files() == before
+            with pytest.raises(ChildProcessError):
+                os.waitpid(-1, 0)
+            return str(caught.value)
+
+        assert in_child(body).startswith("clone3(flags=")
+
+    def test_a_descriptor_that_is_no_cgroup_is_refused(self, may_sleep: bool) -> None:
+        def body() -> str:
+            with pytest.raises(KernelError) as caught:
+                Spawned(cgroup_fd=os.open("/", os.O_PATH), may_sleep=may_sleep)
+            return str(caught.value)
+
+        assert "EBADF" in in_child(body)
+
+
+def test_an_execve_that_fails_is_told_and_leaves_no_zombie() -> None:
+    """The code runs, but the file is none that can be executed any more."""
+
+    def body() -> str:
+        tape = Tape()
+        tape.call(c.SYS_exit_group, 0)
+        content = bytearray(exeseal.image(tape.linked(exeseal.TAPE, 1)))
+        content[:4] = b"\x7fFLE"
+        broken_fd = os.memfd_create("broken")
+        os.write(broken_fd, content)
+        before = open_files()
+        with pytest.raises(KernelError) as caught:
+            exeseal.spawn(0, broken_fd)
+        assert caught.value.errno == errno.ENOEXEC
+        assert open_files() == before
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, 0)
+        return str(caught.value)
+
+    assert in_child(body).startswith("execveat(fd=")
+
+
+def test_an_execve_that_fails_in_a_fork_ends_the_child() -> None:
+    """Whoever may not sleep can't wait for it: the child's end tells it."""
+
+    def body() -> None:
+        before = open_files()
+        pid, pidfd = exeseal.spawn(0, os.memfd_create("empty"), is_frozen=True)
+        assert exit_code(pid) == 1
+        os.close(pidfd)
+        assert len(open_files() - before) == 1
+
+    in_child(body)
+
+
+def test_memory_that_may_not_be_executed_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a security module may have it: then the child is forked."""
+    monkeypatch.setattr(clone, "_map", lambda *_: clone._MAP_FAILED)
+
+    def body() -> None:
+        Spawned().end()
+
+    in_child(body)
+
+
+@pytest.mark.needs("root", "cgroup2")
+def test_a_cgroup_that_is_frozen_does_not_have_us_sleep() -> None:
+    """may_sleep=False: the child comes to its execve when the cgroup is thawed."""
+    group = Path(v2_mount(), f"pyruntime-frozen-{os.getpid()}")
+
+    def body() -> None:
+        cgroup_fd = os.open(group, os.O_PATH | os.O_DIRECTORY)
+        (group / "cgroup.freeze").write_text("1")
+        tape = Tape()
+        tape.call(c.SYS_exit_group, 7)
+        pid, _pidfd = exeseal.spawn(0, exeseal.sealed(tape, 1), cgroup_fd=cgroup_fd, is_frozen=True)
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+        (group / "cgroup.freeze").write_text("0")
+        assert exit_code(pid) == 7
+
+    group.mkdir()
+    try:
+        in_child(body)
+    finally:
+        group.rmdir()

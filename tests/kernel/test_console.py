@@ -219,7 +219,11 @@ def test_become_controlling_needs_a_session(pty: tuple[int, int]) -> None:
 @pytest.mark.needs("root")
 def test_own_stdio(tmp_path: Path) -> None:
     target = tmp_path / "out"
-    script = "from pyruntime.launch import credentials; credentials.own_stdio(4711)"
+    script = (
+        "from pyruntime.launch import credentials, tape; made = tape.Tape(); "
+        "process = credentials.Process(made, None, 0, 0, -1, rootless=False); "
+        "credentials._own_stdio(process, 4711); made.perform()"
+    )
     null_before = os.stat("/dev/null").st_uid
     with target.open("w") as out:
         subprocess.run(

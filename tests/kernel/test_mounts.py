@@ -123,27 +123,6 @@ def test_a_detached_copy_is_attached_elsewhere(tmp_path: Path) -> None:
     in_child(body, unshare=c.CLONE_NEWNS)
 
 
-def test_a_file_system_is_made_without_a_path(tmp_path: Path) -> None:
-    """fsopen, fsconfig, fsmount."""
-
-    def body() -> None:
-        fs_fd = syscalls.fsopen("tmpfs")
-        syscalls.fsconfig_set(fs_fd, "size", "64k")
-        syscalls.fsconfig_set(fs_fd, "ro")
-        syscalls.fsconfig_create(fs_fd)
-        mount_fd = syscalls.fsmount(fs_fd, attr_flags=c.MOUNT_ATTR_NOSUID)
-        assert closes_on_exec(fs_fd)
-        assert closes_on_exec(mount_fd)
-        found = os.statvfs(mount_fd)
-        assert found.f_flag & os.ST_NOSUID
-        assert found.f_flag & os.ST_RDONLY
-        assert found.f_blocks * found.f_frsize == 64 << 10
-        with pytest.raises(KernelError, match=r"cmd=FSCONFIG_SET_STRING, key='size', value='64k'\): E"):
-            syscalls.fsconfig_set(syscalls.fsopen("proc"), "size", "64k")
-
-    in_child(body, unshare=c.CLONE_NEWNS)
-
-
 def test_mount_setattr_sets_and_clears_recursively(tmp_path: Path) -> None:
     (tmp_path / "top").mkdir()
 

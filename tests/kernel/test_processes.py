@@ -82,15 +82,6 @@ def test_prctl_sets_and_gets() -> None:
     in_child(body)
 
 
-def test_personality_returns_the_former_one() -> None:
-    def body() -> None:
-        former = syscalls.personality(c.PER_LINUX32)
-        assert syscalls.personality(0xFFFFFFFF) == c.PER_LINUX32
-        assert former == c.PER_LINUX
-
-    in_child(body)
-
-
 def test_prlimit_sets_this_and_another_process() -> None:
     def body() -> None:
         former = resource.getrlimit(resource.RLIMIT_CORE)
@@ -170,36 +161,6 @@ def test_ioprio_set() -> None:
             syscalls.ioprio_set(c.IOPRIO_WHO_PROCESS, 0, 4 << c.IOPRIO_CLASS_SHIFT)
 
     in_child(body)
-
-
-@pytest.mark.needs("numa")
-@pytest.mark.parametrize(
-    ("mode", "flags", "nodes", "shown"),
-    [
-        (c.MPOL_BIND, 0, 1, "bind:0"),
-        (c.MPOL_BIND, c.MPOL_F_STATIC_NODES, 1, "bind=static:0"),
-        (c.MPOL_INTERLEAVE, c.MPOL_F_RELATIVE_NODES, 1, "interleave=relative:0"),
-        (c.MPOL_PREFERRED, 0, 1, "prefer:0"),
-        (c.MPOL_PREFERRED, 0, 0, "local"),
-        (c.MPOL_LOCAL, 0, 0, "local"),
-        (c.MPOL_DEFAULT, 0, 0, "default"),
-    ],
-)
-def test_set_mempolicy(mode: int, flags: int, nodes: int, shown: str) -> None:
-    def body() -> str:
-        syscalls.set_mempolicy(mode, flags, nodes)
-        return Path("/proc/self/numa_maps").read_text().split()[1]
-
-    assert in_child(body) == shown
-
-
-@pytest.mark.needs("numa")
-def test_a_node_that_is_not_there_is_explained() -> None:
-    with pytest.raises(KernelError) as caught:
-        syscalls.set_mempolicy(c.MPOL_BIND, c.MPOL_F_STATIC_NODES, 1 << 63)
-    text = str(caught.value)
-    assert text.startswith("set_mempolicy(mode=MPOL_BIND, mode_flags=MPOL_F_STATIC_NODES, nodemask=0x8000000000000000)")
-    assert "none of the nodes is online" in text
 
 
 def test_a_pidfd_stands_for_its_process() -> None:

@@ -313,7 +313,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def step(profile: Any) -> LoadSeccomp:
-    return LoadSeccomp("config.json#/linux/seccomp", profile, 0, True, False)
+    return LoadSeccomp("config.json#/linux/seccomp", profile, 0, False)
 
 
 PROFILE = denying(ERRNO, errnoRet=99)

@@ -2,6 +2,7 @@
 
 The environment variable INJECT=point:told:go says which: the number of a step in the plan, or a point that the test
 has made. With descriptors of 0 it fails. Else `told` is told that it is reached, and it goes on when `go` is closed.
+Of the rows of tapes (launch/tape.py), point "row N" has the Nth fail, and point "rows" tells the names of all.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from scripts.lib.environment import checkout_launcher
 from tests.support.runtime import Runtime
 from tests.support.terminal import ConsoleSocket, finish
 
+NO_CALL = 0xFFF  # a system call that no kernel has, ever
 _BEFORE = """
 import errno, posix, sys
 sys.path[:0] = sys.path[-1], {library!r}
 from pyruntime.errors import KernelError
-from pyruntime.launch import perform
+from pyruntime.launch import perform, tape
+from pyruntime.linux import constants
 from pyruntime.__main__ import main
 
 point, told_fd, go_fd = posix.environ[b"INJECT"].decode().split(":")
@@ -50,6 +53,23 @@ def remembering(build):
     return remember
 
 perform._PERFORMERS = Performers(perform._PERFORMERS)
+
+linking = tape.Tape.linked
+count = 0
+
+def link(self, base, report_fd=None):
+    global count
+    for row in self.rows:
+        if row.number >= 0:
+            if point == "rows":
+                posix.write(int(told_fd), constants.value_name(row.number, "SYS_")[4:].encode() + b"\\n")
+            if point == f"row {count}":
+                row.number, row.expected = {no_call}, 0
+            count += 1
+    return linking(self, base, report_fd)
+
+if point.startswith("row"):
+    tape.Tape.linked = link
 """
 
 Start = Callable[..., "subprocess.Popen[bytes]"]  # (point, told_fd, go_fd, **of Popen): see `killed_at`
@@ -67,7 +87,7 @@ def commands(folder: Path, weaken: str) -> tuple[Path, Path]:
 
 def weakened(path: Path, library: Path, weaken: str) -> Path:
     """The command with weak points at `path`, for a library that is there; `weaken` as above."""
-    code = _BEFORE.replace("{library!r}", repr(str(library)))
+    code = _BEFORE.replace("{library!r}", repr(str(library))).replace("{no_call}", str(NO_CALL))
     path.write_text(f"#!{os.path.realpath(sys.executable)} -ISXutf8\n{code}{weaken}main()\n")
     path.chmod(0o755)
     return path
@@ -93,6 +113,18 @@ def killed_at(start: Start, point: str) -> bool:
     finish(process)
     os.close(go_writer)
     return reached
+
+
+def rows_of(start: Start) -> list[str]:
+    """Let the command succeed, and list the rows of its tapes, each by its call: those that "row N" would have fail."""
+    reader, writer = os.pipe()
+    process = start("rows", writer, pass_fds=[writer])
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        names = told.read().splitlines()
+    _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (0, b"")
+    return names
 
 
 def hang_up(console: ConsoleSocket) -> None:

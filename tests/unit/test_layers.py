@@ -246,6 +246,7 @@ BY_PATH = dict.fromkeys(
     "rmdir scandir setxattr stat symlink truncate unlink utime".split(),
     0,
 )
+BY_PATH_ON_A_TAPE = ("chdir", "chroot", "execve", "faccessat2", "open_tree", "openat", "openat2")
 BY_PATH_OF_SYSCALLS = {"mount": 1, "umount2": 0, "pivot_root": 0}
 
 # Where a path may be looked up after all: function -> why nothing of the image can decide what is found.
@@ -280,13 +281,21 @@ LOOKS_UP = {
     "launch.rootfs.share_root": "the root of the mount namespace",
     "launch.sources._help": "the source of a bind: a path of config.json, on the host",
     "launch.roottree.leave_mounts": "our own namespace, on the host",
-    "launch.roottree.enter_tree_of": "the host's /proc: the root of the container's init, which is held by a pidfd",
+    "launch.roottree.enter_tree_of": "the working directory is the root's descriptor",
     "launch.roottree._change_root": "the working directory is the root's descriptor",
     "launch.namespaces.Namespaces.refuse_own_mounts": "our own namespace, before the pivot",
     "launch.seccomp._open_directory": "the cache below --root, on the host",
     "launch.seccomp._identity": "libseccomp's file, on the host",
-    "launch.credentials._enter": "process.cwd as the container sees it; the result is verified",
-    "launch.credentials._why_not_executable": "only words an error, with the rights of the container's user",
+    "launch.credentials._enter": "process.cwd as the container sees it, but by no link of /proc",
+    "launch.credentials.prepare_execution": "the program as the container sees it, with the rights of its user",
+    "launch.ending.execute": "the program as the container sees it, with the rights of its user",
+    "launch.labels.confine": "the host's /proc, before the pivot",
+    "launch.labels.Label.ask": "in a detached mount of the directory attr alone",
+    "launch.labels.open_attributes": "the host's /proc, before the pivot",
+    "launch.selinux.label_keyring": "the host's /proc, before the pivot",
+    "launch.outside._first_half": "the root of the mount namespace, the host's yet",
+    "launch.outside._Visit.__init__": "our own namespaces, root and directory, on the host",
+    "launch.outside._Visit.come_back": "the working directory is our own root's descriptor",
 }
 
 
@@ -304,6 +313,8 @@ def looks_up(call: ast.Call) -> bool:
     if not isinstance(call.func, ast.Attribute):
         return isinstance(call.func, ast.Name) and call.func.id == "open"
     owner, name = ast.unparse(call.func.value), call.func.attr
+    if owner.endswith("tape") and name == "call":
+        return ast.unparse(call.args[0]).removeprefix("c.SYS_") in BY_PATH_ON_A_TAPE
     if owner == "syscalls" and name == "openat2":
         return True
     table = BY_PATH if owner in ("posix", "os") else BY_PATH_OF_SYSCALLS if owner == "syscalls" else {}

@@ -23,6 +23,7 @@ from pyruntime.plan.network import select
 from pyruntime.plan.numbers import members
 from pyruntime.plan.resctrl import FollowIntoGroup, group_steps
 from pyruntime.plan.roottree import EnterTree, EnterTreeOf, LeaveMounts
+from pyruntime.plan.scope import CreateScope
 from pyruntime.plan.step import PHASES, Plan, Step
 from pyruntime.spec.default import default_spec
 
@@ -234,7 +235,7 @@ process config.json#/linux/memoryPolicy: take memory by MPOL_BIND|MPOL_F_STATIC_
 process config.json#/linux/personality/domain: set the execution domain LINUX32
 process config.json#/process/user/umask: set the umask to 0077
 process config.json#/process/user: become 1000:100 with 5, 6, enter /work
-process config.json#/linux/seccomp: load a seccomp filter, by the hop: SCMP_ACT_ERRNO but for 1 system calls
+process config.json#/linux/seccomp: load a seccomp filter: SCMP_ACT_ERRNO but for 1 system calls
 process config.json#/hooks/startContainer/0: run the startContainer hook /sbin/ldconfig
 process config.json#/process/args: execute /bin/server --port 80
 started config.json#/hooks/poststart/0: run the poststart hook /bin/tell
@@ -614,7 +615,7 @@ def test_the_rich_config_has_every_kind_of_step() -> None:
     seen |= {type(step) for step in plan(rich_config(), network=select("bridge", [], "", {}))}
     seen |= {type(step) for step in plan(without_mount_namespace())}
     elsewhere = {"CheckMemoryUsage", "WriteCgroupUnless", "WriteCgroupFirst"}  # in test_resources.py
-    elsewhere |= {"CreateScope"}  # in test_scope.py
+    elsewhere |= {CreateScope.__name__}  # in test_scope.py
     of_exec = {kind for kind in every_step_class() if kind.__module__ == "pyruntime.plan.join"}  # test_plan_join.py
     of_exec |= {EnterTreeOf, FollowIntoGroup}
     assert {kind.__name__ for kind in every_step_class() - seen - of_exec} == elsewhere

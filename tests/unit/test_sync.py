@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,12 @@ import pytest
 from pyruntime import errors, report
 from pyruntime.errors import Error, KernelError, ProtocolError
 from pyruntime.launch import sync
-from pyruntime.launch.sync import Channel, channel_pair, hop_error, rebuild_error
+from pyruntime.launch.console import send_master
+from pyruntime.launch.sync import Channel, channel_pair, rebuild_error, start_error
+from pyruntime.launch.tape import SAYS_ERROR, SAYS_LISTENER, SAYS_PID
+from pyruntime.linux import constants as c
+from pyruntime.plan.process import BecomeUser, SetUmask
+from pyruntime.plan.step import Plan
 
 Pair = tuple[Channel, Channel]
 
@@ -150,6 +156,15 @@ def test_what_is_only_to_be_told_is_told_on_the_way(pair: Pair, monkeypatch: pyt
     assert told[2:] == [("warning", "late")]
 
 
+def said(kind: int, number: int, call: int | None = None, mark: int = 0) -> bytes:
+    """A hop's message (tape.py): a kind and a number, and in a report what failed and what it was for."""
+    return struct.pack("=Ii", kind, number) + (b"" if call is None else struct.pack("=II", call, mark))
+
+
+def failed(call: int, number: int, mark: int = 0) -> bytes:
+    return said(SAYS_ERROR, -number, call, mark)
+
+
 @pytest.mark.parametrize(
     ("number", "hint"),
     [
@@ -164,7 +179,7 @@ def test_what_is_only_to_be_told_is_told_on_the_way(pair: Pair, monkeypatch: pyt
 def test_the_hop_reports_an_errno(number: int, hint: str, pair: Pair) -> None:
     ours, theirs = pair
     ours.program = "/bin/app"
-    os.write(theirs.fd, (-number).to_bytes(4, "little", signed=True))
+    os.write(theirs.fd, failed(c.SYS_execve, number))
     with pytest.raises(KernelError, match=r"execve\('/bin/app'\)") as caught:
         ours.receive()
     assert caught.value.errno == number
@@ -172,18 +187,96 @@ def test_the_hop_reports_an_errno(number: int, hint: str, pair: Pair) -> None:
     assert hint in caught.value.hint and bool(hint) == bool(caught.value.hint)
 
 
-def test_the_hops_report_can_be_told_from_every_word() -> None:
-    reports = {(-number).to_bytes(4, "little", signed=True) for number in errno.errorcode}
-    assert {report[-1] for report in reports} == {0xFF}
-    words = (sync.MAPS, sync.GO, sync.PID, sync.TERMINAL, sync.READY, sync.ERROR, sync.WARNING)
-    assert not {word.encode() for word in words} & reports
-    assert {hop_error(report, "app").errno for report in reports} == set(errno.errorcode)
+USER = BecomeUser("config.json#/process/user", uid=7, gid=7, groups=(), cwd="/work")
 
 
-def test_the_hop_tells_whom_it_has_cloned(pair: Pair) -> None:
+@pytest.mark.parametrize(
+    ("call", "number", "where", "text"),
+    [
+        (c.SYS_openat2, errno.ENOENT, "process/cwd", "chdir('/work'): ENOENT: No such file or directory"),
+        (c.SYS_fchdir, errno.EACCES, "process/cwd", "chdir('/work'): EACCES: Permission denied"),
+        (c.SYS_openat2, errno.ELOOP, "process/cwd", "the working directory /work is outside of the container (a link"),
+        (c.SYS_faccessat2, errno.EACCES, "process/args/0", 'exec: "app": permission denied'),
+        (c.SYS_openat, errno.ENOENT, "process/user", f"{USER.text()}: write('/proc/self/attr/exec'): ENOENT: "),
+        (c.SYS_write, errno.EACCES, "process/user", f"{USER.text()}: write('/proc/self/attr/exec'): EACCES: "),
+        (c.SYS_setresuid, errno.EINVAL, "process/user", f"{USER.text()}: setresuid(): EINVAL: Invalid argument (a uid"),
+        (c.SYS_seccomp, errno.EINVAL, "linux/seccomp", "seccomp(SECCOMP_SET_MODE_FILTER): "),
+        (c.SYS_ioctl, errno.ENOTTY, "process/terminal", "ioctl(0, TIOCSCTTY): "),
+        (0xFFF, errno.ENOSYS, "process/user", f"{USER.text()}: 4095(): ENOSYS: "),
+    ],
+)
+def test_the_hop_tells_what_failed_and_for_what(call: int, number: int, where: str, text: str, pair: Pair) -> None:
+    """A mark is 1 + the index of the plan's step."""
     ours, theirs = pair
-    os.write(theirs.fd, (4194303).to_bytes(4, "little"))
-    assert ours.receive() == (sync.PID, ["4194303"])
+    ours.program, ours.plan = "app", Plan([SetUmask("config.json#/process/user/umask", mask=0), USER])
+    os.write(theirs.fd, failed(call, number, 2))
+    with pytest.raises(Error) as caught:
+        ours.receive()
+    assert str(caught.value).startswith(f"config.json#/{where}: {text}")
+
+
+@pytest.mark.parametrize("mark", [0, 2, 0xFFFFFFFF])
+def test_a_mark_that_no_step_has_is_no_step(mark: int, pair: Pair) -> None:
+    ours, theirs = pair
+    ours.plan = Plan([USER])
+    os.write(theirs.fd, failed(c.SYS_setsid, errno.EIO, mark))
+    with pytest.raises(KernelError) as caught:
+        ours.receive()
+    assert str(caught.value) == "setsid(): EIO: Input/output error"
+
+
+def test_a_clone_that_fails_has_the_hint_of_clone3(pair: Pair) -> None:
+    os.write(pair[1].fd, failed(c.SYS_clone, errno.ENOMEM))
+    with pytest.raises(KernelError, match=r"clone\(CLONE_PARENT\): ENOMEM: .*no init any more"):
+        pair[0].receive()
+
+
+def test_what_a_filter_has_refused_has_a_hint(pair: Pair) -> None:
+    os.write(pair[1].fd, failed(c.SYS_capset, errno.EPERM))
+    with pytest.raises(KernelError, match="a seccomp profile must allow capset"):
+        pair[0].receive()
+
+
+def test_the_hops_words_can_be_told_from_every_other() -> None:
+    words = (sync.MAPS, sync.GO, sync.PID, sync.TERMINAL, sync.READY, sync.ERROR, sync.WARNING, sync.MOUNT)
+    assert {SAYS_PID, SAYS_LISTENER, SAYS_ERROR} == {1, 2, 3}
+    assert all(word[0].isalpha() for word in words)
+
+
+@pytest.mark.parametrize(("kind", "word"), [(SAYS_PID, sync.PID), (SAYS_LISTENER, sync.LISTENER)])
+@pytest.mark.parametrize("number", [0, 5, 4194303])
+def test_the_hop_tells_a_number(kind: int, word: str, number: int, pair: Pair) -> None:
+    ours, theirs = pair
+    os.write(theirs.fd, said(kind, number))
+    assert ours.receive() == (word, [str(number)])
+
+
+def test_who_starts_is_told_the_same() -> None:
+    error = start_error(failed(c.SYS_execve, errno.ENOENT), "/bin/app")
+    assert str(error).startswith("config.json#/process/args/0: execve('/bin/app'): ENOENT: ")
+    assert start_error(b"error\0ConfigError\x000\0place\0\0text", "app").where == "place"
+    assert isinstance(start_error(b"nonsense", "app"), ProtocolError)
+
+
+def test_a_descriptor_comes_with_its_word(pair: Pair) -> None:
+    ours, theirs = pair
+    send_master(theirs.fd, theirs.fd, sync.MOUNT)
+    got = ours.receive_descriptor(sync.MOUNT)
+    assert os.path.sameopenfile(got, theirs.fd)
+    assert not os.get_inheritable(got)
+    os.close(got)
+
+
+@pytest.mark.parametrize("message", [failed(c.SYS_fsopen, errno.EPERM), b"mount", b"ready", b""])
+def test_a_word_without_its_descriptor_is_an_error(message: bytes, pair: Pair) -> None:
+    """And where there is a report in its place, that is told."""
+    ours, theirs = pair
+    if message:
+        os.write(theirs.fd, message)
+    theirs.close()
+    with pytest.raises(Error) as caught:
+        ours.receive_descriptor(sync.MOUNT)
+    assert isinstance(caught.value, KernelError if message[:1] == b"\3" else ProtocolError)
 
 
 @pytest.mark.parametrize(

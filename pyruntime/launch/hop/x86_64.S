@@ -1,123 +1,69 @@
-# The last hop before the user's program, for x86-64. See launch/exeseal.py, which holds these bytes.
+# The hop for x86-64: a machine that performs the system calls of a tape, and the call that gives birth to it.
 #
-# Started with argv = [program, arguments...]. Without a libc, a loader or a stack frame: an image can't hand it a library.
+# See launch/tape.py for the rows of a tape, and launch/exeseal.py, which holds these bytes. Without a libc, a loader or
+# a stack: an image can't hand it a library.
 
     .intel_syntax noprefix
     .globl _start
 _start:
-    mov  r12, [rsp + 8]             # argv[0]: the program
-    lea  r13, [rsp + 16]            # argv[1:]: its arguments
-    mov  rax, [rsp]                 # argc
-    lea  r14, [rsp + rax*8 + 16]    # envp
-    push 4                          # PR_SET_DUMPABLE: execve has set it again
-    pop  rdi
-    xor  esi, esi
-    mov  eax, 157                   # prctl
+    mov  ebx, 0x500000              # the tape: its head, and then its rows
+    lea  rbp, [rbx + 32]
+row:
+    mov  eax, [rbp]                 # the number; the other half of the word is the row's mark
+    mov  rdi, [rbp + 8]
+    mov  rsi, [rbp + 16]
+    mov  rdx, [rbp + 24]
+    mov  r10, [rbp + 32]
+    mov  r8,  [rbp + 40]
+    mov  r9,  [rbp + 48]
     syscall
-    mov  ebx, [rip + report]
-    mov  ebp, [rip + listen]
-    test ebp, ebp
-    js   1f                         # `run`: nobody to wait for
-0:  mov  edi, ebp                   # `create`: wait until `start` connects
-    xor  esi, esi
-    xor  edx, edx
-    mov  r10d, 0x80000              # SOCK_CLOEXEC
-    mov  eax, 288                   # accept4
-    syscall
-    cmp  eax, -4                    # EINTR
-    je   0b
-    mov  ebx, eax                   # the connection is what to report to
-    mov  edi, ebp
-    call cloexec
-1:  mov  edi, ebx
-    call cloexec
-    test eax, eax                   # no report: a script named /proc/self/exe as its interpreter, which we are
-    js   2f
-    mov  ebp, [rip + enter]
-    test ebp, ebp
-    jne  enters
-6:  lea  rdx, [rip + program]
-    cmp  dword ptr [rdx], 0         # no seccomp filter
-    je   3f
-    mov  esi, [rip + flags]
-    push 1                          # SECCOMP_SET_MODE_FILTER
-    pop  rdi
-    mov  eax, 317                   # seccomp: from here on the filter judges what we do, too
-    syscall
-    sub  rax, 0x10000               # so that `report` says whose errno it is
-    cmp  rax, -0x10000
-    jne  4f
-3:  mov  rdi, r12
-    mov  rsi, r13
-    mov  rdx, r14
-    push 59                         # execve: its success closes the report, which is the good news
-    pop  rax
-    syscall
-4:  push rax                        # -errno
-    mov  edi, ebx
-    mov  rsi, rsp
-    push 4
+    cmp  rax, -4095                 # -errno
+    jae  3f
+    mov  rcx, [rbp + 56]            # where the result is wanted, a descriptor or a pid
+    jrcxz 1f
+    mov  [rcx], eax
+1:  mov  rcx, [rbp + 80]            # the next row after 0
+    test rax, rax
+    jz   2f
+    mov  rcx, [rbp + 88]            # after more
+2:  mov  rbp, rcx
+    jmp  row
+3:  mov  rcx, [rbp + 72]            # the next row after the errno that is expected
+    cmp  rax, [rbp + 64]
+    je   2b
+    mov  [rbx + 12], eax            # report it, with the row's number and mark
+    mov  rax, [rbp]
+    mov  [rbx + 16], rax
+    mov  rdi, [rbx]
+    lea  rsi, [rbx + 8]
+    push 16
     pop  rdx
     push 1                          # write
     pop  rax
     syscall
-2:  push 1
+    push 1
     pop  rdi
     push 60                         # exit
     pop  rax
     syscall
-    ud2                             # the filter forbids even that
-enters:                             # `exec`: a child is what enters the PID namespace that we have joined
-    mov  edi, 0x8011                # CLONE_PARENT|SIGCHLD
-    xor  esi, esi
-    xor  edx, edx
-    xor  r10d, r10d
-    xor  r8d, r8d
-    push 56                         # clone
-    pop  rax
+    ud2                             # a filter forbids even that
+spawn:                              # for the runtime, which maps this file: int spawn(clone_args, size, execution)
+    mov  r9, rdx
+    mov  eax, 435                   # clone3, with CLONE_VFORK: the caller sleeps until the execve, its stack is safe
     syscall
     test eax, eax
-    jg   4b                         # its pid is what we have to report
-    je   7f
-    sub  rax, 0x40000               # so that the report says what has failed
-    jmp  4b
-7:  push 112                        # setsid
+    jnz  4f
+    mov  rdi, [r9]
+    mov  rsi, [r9 + 8]
+    mov  rdx, [r9 + 16]
+    mov  r10, [r9 + 24]
+    mov  r8,  [r9 + 32]
+    mov  eax, 322                   # execveat
+    syscall
+    mov  [r9 + 40], rax             # -errno, where the caller finds it
+    push 1
+    pop  rdi
+    push 60                         # exit
     pop  rax
     syscall
-    test ebp, ebp                   # ENTER_WITH_TERMINAL
-    jns  8f
-    xor  edi, edi
-    mov  esi, 0x540e                # TIOCSCTTY
-    xor  edx, edx
-    push 16                         # ioctl
-    pop  rax
-    syscall
-    sub  rax, 0x80000
-    cmp  rax, -0x80000
-    jne  4b
-8:  mov  edi, ebx                   # wait for the word to go on: nothing is executed that nobody knows of
-    push rax
-    mov  rsi, rsp
-    push 8
-    pop  rdx
-    xor  eax, eax                   # read
-    syscall
-    test eax, eax
-    jg   6b
-    je   2b                         # the runtime is gone
-    sub  rax, 0x100000              # a filter that was loaded before forbids it
-    jmp  4b
-cloexec:
-    push 2                          # F_SETFD
-    pop  rsi
-    push 1                          # FD_CLOEXEC
-    pop  rdx
-    push 72                         # fcntl
-    pop  rax
-    syscall
-    ret
-listen: .long -1                    # all of these are filled in by exeseal.py
-report: .long -1
-enter:  .long 0                     # exeseal.ENTER or ENTER_WITH_TERMINAL
-flags:  .long 0                     # of seccomp(2)
-program: .quad 0, 0                 # a struct sock_fprog: how many instructions, and where
+4:  ret
