@@ -21,17 +21,15 @@ from pyruntime.linux.call import address, u32, u64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     Rule = tuple[str, int, int, str]  # type "b" or "c", major, minor (-1: any), access: letters of "rwm"
 
 _TYPES = {"b": c.BPF_DEVCG_DEV_BLOCK, "c": c.BPF_DEVCG_DEV_CHAR}
+_EITHER = "a"
 _ACCESS = {"r": c.BPF_DEVCG_ACC_READ, "w": c.BPF_DEVCG_ACC_WRITE, "m": c.BPF_DEVCG_ACC_MKNOD}
 _ALL_ACCESS = sum(_ACCESS.values())
 
-# What the registers hold while the rules are tested.
-_RESULT, _SCRATCH, _TYPE, _ASKED, _MAJOR, _MINOR = range(6)
-_CONTEXT = 1  # at the start; afterwards the register is scratch
+# What the registers hold.
+_RESULT, _CONTEXT, _TYPE, _ASKED, _MAJOR, _MINOR = range(6)
 
 _LICENSE = b"Apache-2.0\0"
 _NAME = b"pyruntime_dev".ljust(16, b"\0")
@@ -46,7 +44,7 @@ def _instruction(code: int, destination: int, source: int = 0, offset: int = 0, 
     return pack("=BBhI", code, second << 4 | first, offset, immediate & 0xFFFFFFFF)
 
 
-def device_program(rules: Iterable[Rule], default_allow: bool) -> bytes:
+def device_program(rules: list[Rule], default_allow: bool) -> bytes:
     """The instructions that do what `default_allow` says, but for the devices of `rules`, where they do the opposite.
 
     An allowing rule must cover all that is asked (read and write for O_RDWR), a denying one only a part, as in v1's
@@ -62,8 +60,11 @@ def device_program(rules: Iterable[Rule], default_allow: bool) -> bytes:
         _instruction(load, _MAJOR, _CONTEXT, 4),
         _instruction(load, _MINOR, _CONTEXT, 8),
     ]
+    for_all = {(kind, access) for kind, major, minor, access in rules if major == minor == -1}
     groups: dict[tuple[str, int, int], dict[int, set[int]]] = {}
     for index, (kind, major, minor, access) in enumerate(rules):
+        if major == minor == -1 and for_all >= {("b", access), ("c", access)}:
+            kind = _EITHER
         group = groups.setdefault((kind, sum(map(_ACCESS.__getitem__, set(access))), index // _MOST_IN_A_GROUP), {})
         group.setdefault(major, set()).add(minor)
     for (kind, mask, _), devices in groups.items():
@@ -72,7 +73,7 @@ def device_program(rules: Iterable[Rule], default_allow: bool) -> bytes:
 
 
 def _group(kind: str, mask: int, devices: dict[int, set[int]], allow: bool) -> list[bytes]:
-    """Test the rules of one type and access: {major: its minors}, -1 for any. They all mean the same, in any order.
+    """Test the rules of one type (or of either) and access: {major: its minors}, -1 for any; in any order.
 
     Each test that fails jumps forward, so the last is compiled first, for the distance. The fewer instructions, the
     less the verifier has to do: it takes a microsecond or two for each.
@@ -92,17 +93,13 @@ def _group(kind: str, mask: int, devices: dict[int, set[int]], allow: bool) -> l
                 tests = [_instruction(equal, _MINOR, 0, far, minor) for far, minor in zip(behind, minors, strict=True)]
             block[:0] = [_instruction(unequal, _MAJOR, 0, len(tests), major)] * (major >= 0) + tests
     block += found
-    if mask != _ALL_ACCESS:
-        if allow:  # skip unless asked & mask == asked
-            skip = _instruction(c.BPF_JMP32 | c.BPF_JNE | c.BPF_X, _SCRATCH, _ASKED, len(block))
-        else:  # skip if asked & mask == 0
-            skip = _instruction(equal, _SCRATCH, 0, len(block), 0)
-        block[:0] = [
-            _instruction(c.BPF_ALU | c.BPF_MOV | c.BPF_X, _SCRATCH, _ASKED),
-            _instruction(c.BPF_ALU | c.BPF_AND | c.BPF_K, _SCRATCH, immediate=mask),
-            skip,
-        ]
-    return [_instruction(unequal, _TYPE, 0, len(block), _TYPES[kind]), *block]
+    any_of = c.BPF_JMP32 | c.BPF_JSET | c.BPF_K
+    if mask != _ALL_ACCESS and allow:  # skip if anything else is asked for
+        block.insert(0, _instruction(any_of, _ASKED, 0, len(block), ~mask))
+    elif mask != _ALL_ACCESS:  # skip unless some of it is asked for
+        skip = _instruction(c.BPF_JMP | c.BPF_JA, 0, 0, len(block))
+        block[:0] = [_instruction(any_of, _ASKED, 0, 1, mask), skip]
+    return block if kind == _EITHER else [_instruction(unequal, _TYPE, 0, len(block), _TYPES[kind]), *block]
 
 
 def _verdict(allow: bool) -> list[bytes]:

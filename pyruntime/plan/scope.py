@@ -79,12 +79,14 @@ def ask_systemd(plan: Plan, spec: Spec, container_id: str, *, users: bool) -> No
     slice, unit = _slice_and_unit(spec.get("linux", {}), container_id, users)
     properties = list(_annotated(spec.get("annotations") or {}))
     limits = resource_properties(plan.steps)
-    plan.steps = [
-        CreateScope(step.where, step.path, unit, slice, users, properties, limits)
-        if isinstance(step, CreateCgroup)
-        else step
-        for step in plan
-    ]
+    plan.replace(
+        [
+            CreateScope(step.where, step.path, unit, slice, users, properties, limits)
+            if isinstance(step, CreateCgroup)
+            else step
+            for step in plan
+        ]
+    )
 
 
 def _slice_and_unit(linux: Linux, container_id: str, users: bool) -> tuple[str, str]:

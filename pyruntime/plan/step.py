@@ -92,14 +92,21 @@ class Step(_Data):
 class Plan:
     """What a start of one container will do: its Steps, in order."""
 
-    __slots__ = ("steps",)
+    __slots__ = ("_by_phase", "steps")
 
     def __init__(self, steps: list[Step]) -> None:
+        self.replace(steps)
+
+    def replace(self, steps: list[Step]) -> None:
+        """Have other steps."""
         self.steps = steps
+        self._by_phase: dict[str, list[Step]] = {}
+        for step in steps:
+            self._by_phase.setdefault(step.phase, []).append(step)
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
 
     def phase(self, name: str) -> list[Step]:
         """The steps of one phase, in order."""
-        return [step for step in self.steps if step.phase == name]
+        return self._by_phase.get(name, [])
