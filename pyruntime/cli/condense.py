@@ -42,8 +42,8 @@ _PURE = ("dict", "frozenset", "set", "split", "tuple")  # what may be called lat
 class Condensed:
     """The sources of an image, parted.
 
-    cold: functions and classes that usual starts do not use; constants: linux/constants.py; elsewhere: what is late in
-    the images below this one.
+    cold: functions and classes that usual starts do not use; constants: linux/constants.py; elsewhere: what may be
+    late in the images below this one.
     """
 
     def __init__(

@@ -90,7 +90,8 @@ def write_images(library_path: str) -> None:
     for name, own in entries.items():
         below = EXTRA[name][0] if name in EXTRA else ()
         modules = list(_in_order_of_completion(own, after=tuple(entry for other in below for entry in entries[other])))
-        elsewhere = frozenset(what for other in below for what in late[other])
+        # An extra image may come on top of any: what is late in one of them is asked for.
+        elsewhere = frozenset(what for found in late.values() for what in found) if below else frozenset()
         condensed = _condensed(modules, below[0] if below else name, elsewhere)
         late[name] = condensed.late
         held: list[Held] = []

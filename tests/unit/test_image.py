@@ -18,6 +18,7 @@ from pyruntime.cli.image import image_path
 from pyruntime.cli.launcher import FLAGS, launcher_code, launcher_text
 from pyruntime.spec.default import default_spec
 from pyruntime.state.store import Store
+from scripts.lib.usual import docker_like
 from tests.unit.test_cli_main import CHEAP
 from tests.unit.test_layers import HEAVY
 
@@ -358,6 +359,17 @@ def test_a_usual_start_runs_no_late_part(library: Path, container: str, tmp_path
     assert late_parts(library, tmp_path, "run", "-b", path, container) == ""
     assert late_parts(library, tmp_path, "create", "-b", path, container) == ""
     assert late_parts(library, tmp_path, "start", container) == ""
+
+
+@pytest.mark.needs("root", "busybox", "cgroup2", "libseccomp")
+def test_a_usual_exec_runs_no_late_part(library: Path, container: str, tmp_path: Path) -> None:
+    path = bundle(tmp_path, "sleep", "1000")
+    (path / "config.json").write_text(json.dumps(docker_like(json.loads((path / "config.json").read_text()))))
+    late_parts(library, tmp_path, "run", "-d", "-b", str(path), container)
+    for verb in (["exec"], ["exec", "-d"]):
+        assert late_parts(library, tmp_path, *verb, container, "/bin/busybox", "true") == ""
+    assert late_parts(library, tmp_path, "kill", container, "KILL") == ""
+    assert late_parts(library, tmp_path, "delete", "--force", container) == ""
 
 
 @pytest.mark.needs("root", "busybox", "cgroup2")
