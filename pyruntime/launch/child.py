@@ -106,12 +106,14 @@ def _become(launch: Launch, channel: Channel) -> None:
 
 def last_steps(launch: Launch, tape: Tape, channel_fd: int, label: Label | None = None) -> Process:
     """Add the PROCESS steps to a tape. The container's root is ours by now. Raises ConfigError, KernelError."""
-    root = Root("/")
-    process = Process(tape, root, syscalls.capget()[1], launch.last_cap, channel_fd, rootless=launch.rootless)
-    process.program, process.label = launch.filter, label
     tape.call(c.SYS_prctl, c.PR_SET_PDEATHSIG, 0)  # the parent may end from here on; before, its end was ours
-    compile_steps(launch.plan, process)
-    root.close()
+    root = Root("/")
+    try:
+        process = Process(tape, root, syscalls.capget()[1], launch.last_cap, channel_fd, rootless=launch.rootless)
+        process.program, process.label = launch.filter, label
+        compile_steps(launch.plan, process)
+    finally:
+        root.close()
     return process
 
 

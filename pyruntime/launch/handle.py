@@ -26,9 +26,10 @@ class Child:
 
     is_stage: pid is that of the stage which will clone the process, and say so (launch/namespaces.py).
     guests: the host's network devices that have been moved into the container, until its program runs.
+    fds: what its root will be built with, where that is ours to build (launch/outside.py).
     """
 
-    __slots__ = ("channel", "guests", "is_stage", "master_fd", "pid", "pidfd")
+    __slots__ = ("channel", "fds", "guests", "is_stage", "master_fd", "pid", "pidfd")
 
     def __init__(self, pid: int, pidfd: int, channel: Channel, *, is_stage: bool) -> None:
         self.is_stage = is_stage
@@ -37,14 +38,16 @@ class Child:
         self.channel = channel
         self.master_fd = -1
         self.guests: Guests | None = None
+        self.fds: list[int] = []
 
     def close(self) -> None:
         """Let go of the descriptors. The process goes on."""
         self.channel.close()
-        for fd in (self.pidfd, self.master_fd):
+        for fd in (self.pidfd, self.master_fd, *self.fds):
             if fd >= 0:
                 posix.close(fd)
         self.pidfd = self.master_fd = -1
+        self.fds = []
         self.keep_devices()
 
     def keep_devices(self) -> None:

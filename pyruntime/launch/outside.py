@@ -35,7 +35,7 @@ from pyruntime.launch.child import finish, last_steps
 from pyruntime.launch.credentials import begin
 from pyruntime.launch.inside import default_signals
 from pyruntime.launch.perform import BY_HOP, perform
-from pyruntime.launch.rootfs import Rootfs
+from pyruntime.launch.rootfs import Rootfs, let_go
 from pyruntime.launch.sync import MOUNT, READY
 from pyruntime.launch.tape import Tape
 from pyruntime.linux import constants as c
@@ -177,6 +177,7 @@ def build(child: Child, launch: Launch) -> None:
     """Build the root, and give the hop the second half of its tape. Raises Error; we are back then, too."""
     rootfs = Rootfs(launch.rootfs_path, launch.cgroup_path, -1, child.channel)
     rootfs.trees = launch.trees
+    child.fds = []  # they are closed here
     try:
         for step in launch.plan.phase(ROOTFS):
             if isinstance(step, MountFilesystem) and step.fstype == "proc":
@@ -196,6 +197,7 @@ def build(child: Child, launch: Launch) -> None:
         while content:
             content = content[posix.write(launch.tape_fd, content) :]
     finally:
+        let_go(rootfs)
         for fd in (launch.tape_fd, *rootfs.trees.values()):
             posix.close(fd)
 
@@ -254,5 +256,4 @@ class _Visit:
         report.sinks[:] = self.sinks
         _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
         for level, message in self.told:
-            for sink in report.sinks:
-                sink(level, message)
+            (report.warn if level == "warning" else report.debug)(message)

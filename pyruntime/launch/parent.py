@@ -86,7 +86,10 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
         if launch.tape_fd < 0:  # they are the child's
             for tree_fd in launch.trees.values():
                 posix.close(tree_fd)
-    return Child(pid, pidfd, ours, is_stage=is_stage)
+    child = Child(pid, pidfd, ours, is_stage=is_stage)
+    if launch.tape_fd >= 0:
+        child.fds = [launch.tape_fd, *launch.trees.values()]
+    return child
 
 
 def identify(child: Child, launch: Launch) -> None:

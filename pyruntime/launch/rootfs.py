@@ -332,10 +332,13 @@ def pivot_root(step: PivotRoot, rootfs: Rootfs) -> None:
 
 
 def let_go(rootfs: Rootfs) -> None:
-    """Close what the root was built with."""
+    """Close what the root was built with, unless that has been done."""
     if rootfs.mask_fd >= 0:
         posix.close(rootfs.mask_fd)
-    rootfs.root.close()
+        rootfs.mask_fd = -1
+    if hasattr(rootfs, "root"):
+        rootfs.root.close()
+        del rootfs.root
 
 
 def _remove_full_mounts(rootfs: Rootfs) -> None:
