@@ -1,8 +1,9 @@
-"""The container's first process, from clone to execve: everything here runs inside the new namespaces.
+"""The container's process where its root can't be built from outside (outside.py): Python until that stands.
 
-It performs the ROOTFS and PROCESS steps of the Plan, reports each failure whole, and ends as the user's program. It is
-small and imports nothing new, for two reasons: an import after pivot_root would load the image's files with the
-runtime's rights (the seal), and whoever reads it must be able to hold all of it in mind.
+From the clone on it is inside the new namespaces. It performs the ROOTFS steps of the Plan, writes the tape of all that
+is left, reports each failure whole, and becomes the hop. It is small and imports nothing new, for two reasons: an import
+after pivot_root would load the image's files with the runtime's rights (the seal), and whoever reads it must be able to
+hold all of it in mind.
 
 Read beside runc:libcontainer/standard_init_linux.go.
 """
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Launch:
-    """What the parent hands to the child, by the memory that clone copies.
+    """What the parent knows of a start; for the child it is there by the memory that clone copies.
 
     listen_fd: the socket on which the hop waits for `start`; -1 for `run`. console_fd: a connected --console-socket;
     -1 to send the terminal's master to the parent. preserve_fds: how many descriptors from 3 on the container inherits.

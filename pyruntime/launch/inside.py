@@ -1,4 +1,4 @@
-"""How a process of ours goes into a container: sealed, on its own, and with every failure reported to its parent.
+"""How a process of ours goes into a container: on its own, sealed while it is Python, and with every failure reported.
 
 Read beside runc:libcontainer/init_linux.go:/^func startInitialization/.
 """
