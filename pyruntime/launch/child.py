@@ -1,9 +1,9 @@
 """The container's process where its root can't be built from outside (outside.py): Python until that stands.
 
 From the clone on it is inside the new namespaces. It performs the ROOTFS steps of the Plan, writes the tape of all that
-is left, reports each failure whole, and becomes the hop. It is small and imports nothing new, for two reasons: an import
-after pivot_root would load the image's files with the runtime's rights (the seal), and whoever reads it must be able to
-hold all of it in mind.
+is left, reports each failure whole, and becomes the hop. It is small and imports nothing new, for two reasons: after
+pivot_root an import would load the image's files with the runtime's rights (the seal), and whoever reads it must be
+able to hold all of it in mind.
 
 Read beside runc:libcontainer/standard_init_linux.go.
 """
