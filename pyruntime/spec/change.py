@@ -12,7 +12,7 @@ import posix
 
 from pyruntime.errors import ConfigError, KernelError, UsageError
 from pyruntime.spec.load import OPEN, SIZE_LIMIT, parse_object, read_and_close
-from pyruntime.spec.schema import check
+from pyruntime.spec.schema import check, members
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,22 +132,20 @@ def _read_standard_input() -> bytes:
 
 def _is_there(given: dict[str, Any], pointer: str) -> bool:
     """Whether the group and the key that a pointer begins with were given."""
-    _, group, *rest = pointer.split("/")
-    members = given.get(group)
-    return members is not None and (group not in _WITH_FIXED_KEYS or not rest or rest[0] in members)
+    _, group, *rest = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/"))
+    return group in given and (group not in _WITH_FIXED_KEYS or not rest or rest[0] in given[group])
 
 
 def _without_nothing(given: dict[str, Any]) -> Resources:
-    """What was given without what asks for nothing, and without the groups in which nothing is left."""
-    kept = {
-        group: {
-            key: value for key, value in members.items() if value not in (0, "") or key not in _ZERO_IS_NOTHING[group]
-        }
-        if group in _ZERO_IS_NOTHING
-        else members
-        for group, members in given.items()
-    }
-    return cast("Resources", {group: members for group, members in kept.items() if members})
+    """What was given without what asks for nothing, and without the groups in which nothing is left or nobody knows."""
+    kept = {}
+    for group in members("Resources")[0]:
+        inside, zeros = given.get(group), _ZERO_IS_NOTHING.get(group, ())
+        if isinstance(inside, dict):
+            inside = {key: value for key, value in inside.items() if value not in (0, "") or key not in zeros}
+        if inside:
+            kept[group] = inside
+    return cast("Resources", kept)
 
 
 # The words of options.

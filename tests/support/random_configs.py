@@ -28,6 +28,7 @@ TEXTS: dict[str, st.SearchStrategy[str]] = {
     "word": st.sampled_from(["mlx5_0", "hfi1", "a.b/c~d"]),
     "ifname": st.sampled_from(["eth0", "lo", "dummy0", "a.b~c"]),
     "ifname?": st.sampled_from(["", "eth0", "net%d", "a.b~c"]),
+    "access": st.sampled_from(["r", "w", "m", "rw", "mr", "rwm", "rwa"]),
     "version": st.sampled_from(["1.0.0", "1.2.1", "1.3.0-rc.1", "1.99.0"]),
     "mempolicy": st.sampled_from([f"MPOL_{name}" for name in MEMORY_MODES.split()]),
     "mempolicyflag": st.sampled_from([f"MPOL_F_{name}" for name in MEMORY_FLAGS.split()]),
@@ -135,12 +136,19 @@ def odd_specs() -> st.SearchStrategy[Any]:
     return odd(near_default() | block("Spec"))
 
 
+def odd_resources() -> st.SearchStrategy[Any]:
+    """Odd `linux.resources`, as a file for `update` may have them."""
+    return odd(block("Resources"))
+
+
 @st.composite
 def odd(draw: st.DrawFn, sound: st.SearchStrategy[Any]) -> Any:
     """A Spec that was sound, or nearly, until something odd was put somewhere, or taken away."""
     spec = copy.deepcopy(draw(sound))
     for _ in range(draw(st.integers(0, 3))):
-        path = draw(st.sampled_from(places(spec)[1:] or [("a",)]))
+        path = draw(st.sampled_from(places(spec)[1:] or [()]))
+        if not path:
+            break  # nothing is left
         holder = spec
         for key in path[:-1]:
             holder = holder[key]

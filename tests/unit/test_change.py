@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
-from pyruntime.errors import ConfigError, UsageError
+from pyruntime.errors import ConfigError, Error, UsageError
 from pyruntime.plan.change import change_steps, merge
 from pyruntime.plan.resources import WriteCgroup, WriteCgroupFirst, WriteCgroupUnless
 from pyruntime.spec.change import Change, from_file, from_options, size
+from tests.support.random_configs import block, odd_resources
 
 MIB = 1 << 20
 
@@ -177,3 +179,35 @@ def test_what_is_ignored_is_told_by_its_place() -> None:
     assert [told.partition(":")[0] for told in change.check()] == ["--cpu-rt-period", "--kernel-memory"]
     (told,) = Change({"CPU": {}}, "limits").check()
     assert told == "limits#/CPU: unknown key, ignored (did you mean cpu?)"
+
+
+def sound(given: Any) -> Change | None:
+    """The change, checked; None if there is something wrong with it, which then has its place."""
+    change = Change(given, "limits.json")
+    try:
+        told = change.check()
+    except Error as error:
+        assert error.where.startswith("limits.json#")
+        str(error).encode()
+        return None
+    assert all(line.startswith("limits.json#") for line in told)
+    return change
+
+
+@settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=200)
+@given(block("Resources") | odd_resources(), odd_resources())
+def test_any_change_is_judged(first: Any, second: Any) -> None:
+    """And made of any resources that a container may have; made twice, it is as if made once."""
+    before, change = sound(first), sound(second)
+    if before is None or change is None:
+        return
+    held = repr([before.resources, change.resources])
+    after = merge(before.resources, change.resources)
+    assert repr([before.resources, change.resources]) == held
+    assert merge(after, change.resources) == after
+    try:
+        steps = change_steps(after, change.resources)
+    except Error as error:
+        assert change.place(error.where).startswith(("limits.json#", "config.json#/linux/resources"))
+    else:
+        assert all(change.place(step.where).startswith(("limits.json#", "config.json#/linux/res")) for step in steps)
