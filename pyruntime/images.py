@@ -94,6 +94,7 @@ def _load(libraries: list[tuple[str, str]]) -> None:
     """Make modules in C as the import system would, without the attributes that it alone reads: they cost 0.1 ms."""
     from _frozen_importlib import ModuleSpec
 
+    sys.setdlopenflags(posix.RTLD_LAZY)  # most of the 360 functions that _ctypes knows of are never called
     for name, path in libraries:
         if name in sys.modules:
             continue

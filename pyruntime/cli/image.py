@@ -189,11 +189,11 @@ def _compile(tree: ast.Module) -> CodeType | None:
 
 
 def _without_lines(code: CodeType) -> CodeType:
-    """Line tables and paths are a quarter of the image, and only tracebacks want them."""
+    """Line tables, paths and the classes of methods are a quarter of the image, and only tracebacks want them."""
     constants = (
         _without_lines(constant) if isinstance(constant, type(code)) else constant for constant in code.co_consts
     )
-    return code.replace(co_linetable=b"", co_filename="<image>", co_consts=tuple(constants))
+    return code.replace(co_linetable=b"", co_filename="<image>", co_qualname=code.co_name, co_consts=tuple(constants))
 
 
 _FUTURE_ANNOTATIONS = annotations.compiler_flag
