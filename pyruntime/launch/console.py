@@ -24,7 +24,7 @@ from pyruntime.launch.paths import proc_fd
 from pyruntime.launch.perform import performs
 from pyruntime.launch.sync import TERMINAL
 from pyruntime.linux import constants as c
-from pyruntime.linux import syscalls
+from pyruntime.linux import proc, syscalls
 from pyruntime.plan.join import OpenTerminalInside
 from pyruntime.plan.process import OpenTerminal
 
@@ -63,6 +63,8 @@ def open_terminal_inside(step: OpenTerminalInside, newcomer: Newcomer) -> None:
     newcomer.master_fd, slave_fd = open_pty(newcomer.root.fd)
     newcomer.fds.append(slave_fd)
     newcomer.process.terminal_fd = slave_fd
+    if not newcomer.process.sees_ids and posix.geteuid() == 0:
+        _give_to_inner_root(slave_fd, newcomer.init_pid)
     _resize(step, newcomer.master_fd)
     if newcomer.console_fd >= 0:
         send_master(newcomer.console_fd, newcomer.master_fd, f"/dev/pts/{pty_number(newcomer.master_fd)}")
@@ -70,6 +72,14 @@ def open_terminal_inside(step: OpenTerminalInside, newcomer: Newcomer) -> None:
         newcomer.master_fd = -1
     for number in (0, 1, 2):
         newcomer.tape.call(c.SYS_dup3, slave_fd, number, 0)
+
+
+def _give_to_inner_root(slave_fd: int, pid: int) -> None:
+    """A pty belongs to who has opened it; in the container that is nobody, whose files nobody there can give away."""
+    for line in proc.read_file(f"/proc/{pid}/uid_map").splitlines():
+        inside, outside, _ = map(int, line.split())
+        if inside == 0:
+            posix.fchown(slave_fd, outside, -1)
 
 
 def _hand_over(step: OpenTerminal, master_fd: int, rootfs: Rootfs) -> None:

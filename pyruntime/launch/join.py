@@ -76,11 +76,12 @@ class Newcomer:
     process: what the PROCESS steps are performed on. master_fd: the terminal's, once there is one.
     """
 
-    __slots__ = ("console_fd", "fds", "init_fd", "label", "master_fd", "process", "root", "tape")
+    __slots__ = ("console_fd", "fds", "init_fd", "init_pid", "label", "master_fd", "process", "root", "tape")
 
     def __init__(self, entry: Entry, channel_fd: int) -> None:
         self.tape = tape = Tape()
-        self.init_fd = entry.init_fd
+        tape.number += entry.preserve_fds
+        self.init_fd, self.init_pid = entry.init_fd, entry.init_pid
         self.console_fd = entry.console_fd
         self.fds: list[int] = []
         self.master_fd = -1

@@ -350,6 +350,17 @@ class TestTerminal:
         screen.read_until("/dev/pts/0\r\ntyped\r\n")
         assert finish(process) == 0
 
+    @pytest.mark.needs("userns")
+    @pytest.mark.parametrize(
+        "uid", [pytest.param("0", marks=pytest.mark.only_pyruntime("runc leaves it to the host's root")), "7"]
+    )
+    def test_the_user_of_a_user_namespace_owns_it(self, container: Container, screen: Terminal, uid: str) -> None:
+        container.map_root_to(100000)
+        container.run_sleeping()
+        process = self.show(screen, container, "stat", "-c", "%u", "/dev/pts/0", flags=("-u", uid))
+        screen.read_until(f"{uid}\r\n")
+        assert finish(process) == 0
+
     def test_without_a_terminal_of_the_callers(self, running: Container) -> None:
         process = running.runtime.spawn(
             "exec", "-t", running.id, "true", stdin=subprocess.DEVNULL, start_new_session=True
