@@ -316,7 +316,7 @@ def without_cgroup(running: Container) -> Iterator[Container]:
 
 
 @pytest.mark.only_pyruntime("it writes the record")
-@pytest.mark.parametrize("verb", ["pause", "ps"])
+@pytest.mark.parametrize("verb", ["pause", "ps", "update", "events"])
 def test_without_a_cgroup_it_is_said_what_is_missing(without_cgroup: Container, verb: str) -> None:
     result = without_cgroup.runtime(verb, without_cgroup.id)
     assert result.status == 1
