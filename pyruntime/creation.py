@@ -559,16 +559,17 @@ def _root_directory(path: str) -> str:
 
 def _listen(store: Store) -> int:
     """The socket on which the hop waits for `start`. Bound through a descriptor: unix(7) takes 107 bytes of a path."""
-    from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
-
-    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    listen_fd = syscalls.socket(constants.AF_UNIX, constants.SOCK_STREAM)
     directory_fd = posix.open(store.path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
-        listener.bind(f"/proc/self/fd/{directory_fd}/{START_SOCKET}")
-        listener.listen(1)
+        syscalls.bind(listen_fd, f"/proc/self/fd/{directory_fd}/{START_SOCKET}")
+        syscalls.listen(listen_fd, 1)
+    except BaseException:
+        posix.close(listen_fd)
+        raise
     finally:
         posix.close(directory_fd)
-    return listener.detach()
+    return listen_fd
 
 
 def _now() -> str:

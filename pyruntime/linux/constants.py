@@ -362,6 +362,8 @@ if MACHINE == "x86_64":
     SYS_socket = 41
     SYS_sendmsg = 46
     SYS_recvmsg = 47
+    SYS_bind = 49
+    SYS_listen = 50
     SYS_socketpair = 53
     SYS_clone = 56
     SYS_execve = 59
@@ -441,6 +443,8 @@ elif MACHINE in ("aarch64", "riscv64", "loongarch64"):
     SYS_prctl = 167
     SYS_socket = 198
     SYS_socketpair = 199
+    SYS_bind = 200
+    SYS_listen = 201
     SYS_sendmsg = 211
     SYS_recvmsg = 212
     SYS_keyctl = 219

@@ -93,12 +93,13 @@ def start_time(pid: int) -> int:
     return int(_stat_fields(pid)[19])
 
 
-def process_state(pid: int) -> str:
-    """The letter of a process's state: R S D T t Z X I; see proc_pid_stat(5).
+def state_and_start_time(pid: int) -> tuple[str, int]:
+    """The letter of a process's state, R S D T t Z X I (proc_pid_stat(5)), and when it started.
 
     Raises FileNotFoundError or ProcessLookupError if it is gone.
     """
-    return _stat_fields(pid)[0].decode()
+    fields = _stat_fields(pid)
+    return fields[0].decode(), int(fields[19])
 
 
 def _stat_fields(pid: int) -> list[bytes]:

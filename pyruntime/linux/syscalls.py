@@ -13,9 +13,10 @@ from __future__ import annotations
 from sys import byteorder
 
 from pyruntime.errors import Error
-from pyruntime.linux.call import Struct, address, call, string_vector, u32, u64
+from pyruntime.linux.call import Struct, address, c_string, call, string_vector, u32, u64
 from pyruntime.linux.constants import (
     _LINUX_CAPABILITY_VERSION_3,
+    AF_UNIX,
     KEYCTL_JOIN_SESSION_KEYRING,
     KEYCTL_SETPERM,
     MFD_CLOEXEC,
@@ -26,6 +27,7 @@ from pyruntime.linux.constants import (
     SFD_CLOEXEC,
     SOCK_CLOEXEC,
     SOL_SOCKET,
+    SYS_bind,
     SYS_bpf,
     SYS_capget,
     SYS_capset,
@@ -36,6 +38,7 @@ from pyruntime.linux.constants import (
     SYS_ioctl,
     SYS_ioprio_set,
     SYS_keyctl,
+    SYS_listen,
     SYS_memfd_create,
     SYS_mknodat,
     SYS_mount,
@@ -188,6 +191,17 @@ def socket(family: int, type: int, protocol: int = 0) -> int:
     """The descriptor of a socket, without 0.2 ms for importing _socket. See socket(2)."""
     type |= SOCK_CLOEXEC
     return call(SYS_socket, family, type, protocol)
+
+
+def bind(sockfd: int, addr: Text) -> None:
+    """Give a socket of AF_UNIX its place in the file system, in at most 107 bytes. See bind(2), unix(7)."""
+    sockaddr_un = Struct(AF_UNIX.to_bytes(2, byteorder) + c_string(addr) + b"\0")
+    call(SYS_bind, sockfd, sockaddr_un, len(sockaddr_un))
+
+
+def listen(sockfd: int, backlog: int) -> None:
+    """Let others connect to a socket. See listen(2)."""
+    call(SYS_listen, sockfd, backlog)
 
 
 def socketpair(family: int, type: int, protocol: int = 0) -> tuple[int, int]:

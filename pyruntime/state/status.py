@@ -43,9 +43,10 @@ def is_alive(record: Record) -> bool:
     if pid <= 0:
         return False
     try:
-        return proc.start_time(pid) == record["startTime"] and proc.process_state(pid) not in ("Z", "X", "x")
+        state, start_time = proc.state_and_start_time(pid)
     except (FileNotFoundError, ProcessLookupError):
         return False
+    return start_time == record["startTime"] and state not in ("Z", "X", "x")
 
 
 def open_init(record: Record) -> int:

@@ -175,7 +175,7 @@ def test_many_children_in_a_row() -> None:
                 os._exit(number % 100)
             assert exit_code(pid) == number % 100
             os.close(pidfd)
-        assert proc.process_state(os.getpid()) == "R"
+        assert proc.state_and_start_time(os.getpid())[0] == "R"
 
     in_child(body)
 

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import signal
+import socket
 import stat
 from pathlib import Path
 
@@ -139,6 +140,18 @@ def test_ioctl_and_socket_reach_the_kernel() -> None:
     with pytest.raises(KernelError, match="ioctl") as caught:
         syscalls.ioctl(fd, c.TIOCGWINSZ)
     assert caught.value.errno == errno.ENOTTY
+    os.close(fd)
+
+
+def test_a_socket_that_is_bound_and_listens_can_be_connected_to(tmp_path: Path) -> None:
+    fd = syscalls.socket(c.AF_UNIX, c.SOCK_STREAM)
+    with pytest.raises(KernelError, match=r"bind\(sockfd=\d+, addr='x{108}'\)") as caught:
+        syscalls.bind(fd, "x" * 108)
+    assert caught.value.errno == errno.EINVAL
+    syscalls.bind(fd, str(tmp_path / "socket"))
+    syscalls.listen(fd, 1)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(str(tmp_path / "socket"))
     os.close(fd)
 
 

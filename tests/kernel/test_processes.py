@@ -233,7 +233,8 @@ def test_the_start_time_is_read_past_any_program_name(odd_name: str) -> None:
     def body() -> tuple[int, int, str]:
         before = proc.start_time(os.getpid())
         syscalls.prctl(c.PR_SET_NAME, odd_name)
-        return before, proc.start_time(os.getpid()), proc.process_state(os.getpid())
+        state, after = proc.state_and_start_time(os.getpid())
+        return before, after, state
 
     before, after, state = in_child(body)
     assert before == after > 0
@@ -245,9 +246,9 @@ def test_a_zombie_and_a_process_that_is_gone() -> None:
     if pid == 0:
         os._exit(0)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert proc.process_state(pid) == "Z"
+    assert proc.state_and_start_time(pid)[0] == "Z"
     os.waitpid(pid, 0)
-    for read in (proc.process_state, proc.start_time):
+    for read in (proc.state_and_start_time, proc.start_time):
         with pytest.raises((FileNotFoundError, ProcessLookupError)):
             read(pid)
 

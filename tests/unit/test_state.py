@@ -303,7 +303,7 @@ def test_stopped_when_the_pid_is_anothers(store: Store, sleeper: subprocess.Pope
 def test_stopped_when_the_process_is_a_zombie(store: Store, sleeper: subprocess.Popen[bytes]) -> None:
     known = of(sleeper)
     sleeper.send_signal(signal.SIGKILL)
-    while proc.process_state(sleeper.pid) != "Z":
+    while proc.state_and_start_time(sleeper.pid)[0] != "Z":
         time.sleep(0.001)
     assert status(known, store) == "stopped"
 
