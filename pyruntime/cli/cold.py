@@ -24,7 +24,7 @@ COLD = {
         ),
         "pyruntime.linux.constants": "value_name flag_names",
         "pyruntime.linux.files": "replace append rewrite _write_all",
-        "pyruntime.linux.proc": "in_first_user_namespace write_file write mounts _unescape",
+        "pyruntime.linux.proc": "in_first_user_namespace write_file write mounts _unescape start_time",
         "pyruntime.report": "warn debug",
         "pyruntime.state.store": "listing _damaged _make_parents _is_directory _working_directory _remove_tree _failed",
     },
@@ -65,7 +65,7 @@ COLD = {
         "pyruntime.linux.clone": "clone3",
         "pyruntime.linux.constants": "value_name flag_names",
         "pyruntime.linux.files": "rewrite",
-        "pyruntime.linux.proc": "in_first_user_namespace write_file write process_state",
+        "pyruntime.linux.proc": "in_first_user_namespace write_file write state_and_start_time",
         "pyruntime.linux.syscalls": (
             "open_tree mount_setattr close_range unshare pidfd_open pidfd_send_signal pidfd_getfd seccomp "
             "sched_setattr sched_setaffinity ioprio_set execve execveat setresuid setresgid setgroups _id capset "
@@ -118,11 +118,11 @@ COLD = {
         "pyruntime.linux.clone": "clone3 thread_count",
         "pyruntime.linux.constants": "value_name flag_names",
         "pyruntime.linux.files": "replace append rewrite unlink _write_all",
-        "pyruntime.linux.proc": "in_first_user_namespace write_file write mounts _unescape",
+        "pyruntime.linux.proc": "in_first_user_namespace write_file write mounts _unescape start_time",
         "pyruntime.linux.syscalls": (
-            "mount umount2 pivot_root open_tree move_mount mount_setattr close_range mknodat fstatfs_type socket "
-            "recvmsg ioctl bpf setns unshare pidfd_open pidfd_getfd seccomp prctl prlimit sched_setattr ioprio_set "
-            "execve execveat setresuid setresgid setgroups _id capset sethostname setdomainname _length "
+            "mount umount2 pivot_root open_tree move_mount mount_setattr close_range mknodat fstatfs_type socket bind "
+            "listen recvmsg ioctl bpf setns unshare pidfd_open pidfd_getfd seccomp prctl prlimit sched_setattr "
+            "ioprio_set execve execveat setresuid setresgid setgroups _id capset sethostname setdomainname _length "
             "keyctl_join_session_keyring keyctl_setperm "
         ),
         "pyruntime.plan.join": "StartOnCpus OpenTerminalInside _list",
