@@ -57,6 +57,7 @@ class Bus:
             self._open_private(socket_path)
         else:
             self._open_shared(users)
+        self._refuse_strangers()
 
     def _open_private(self, socket_path: bytes) -> None:
         place = bytearray(8)
@@ -74,6 +75,19 @@ class Bus:
         rule = f"type='signal',sender='{_NAME}',interface='{_MANAGER}',member='JobRemoved'"
         self._send(self._message(_DAEMON, _DAEMON_PATH, _DAEMON, "AddMatch", "s", (rule,)))
         self.call("Subscribe", "")
+
+    def _refuse_strangers(self) -> None:
+        """Who is in another PID namespace would take our process IDs for those of other processes."""
+        from _socket import SO_PEERCRED, SOL_SOCKET, socket
+
+        peer = socket(fileno=posix.dup(self._call("sd_bus_get_fd", self._bus)))
+        try:
+            pid = int.from_bytes(peer.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[:4], byteorder)  # struct ucred
+        finally:
+            peer.close()
+        if not pid:
+            self.close()
+            raise UnsupportedError("the service manager is in another PID namespace, and can't know our processes")
 
     def close(self) -> None:
         """Close the connection. Nobody may call anything after that."""

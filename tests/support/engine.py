@@ -1,6 +1,7 @@
 """Podman and Docker, by their common command line, with the runtime under test for their runtime.
 
-Neither gets a network (`--network none`), a registry or systemd; what they keep is below a folder of the test's own.
+Neither gets a network (`--network none`) or a registry; what they keep is below a folder of the test's own. Where
+systemd manages the machine, Podman has it make the cgroups, as it does by itself.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Podman(Engine):
 
     def command(self) -> list[str]:
         kept = ["--root", f"{self.folder}/root", "--runroot", f"{self.folder}/run", "--storage-driver", "vfs"]
-        return [self.name, *kept, "--cgroup-manager", "cgroupfs", "--events-backend", "none", "--runtime", self.runtime]
+        cgroups = "systemd" if os.path.isdir("/run/systemd/system") else "cgroupfs"
+        return [self.name, *kept, "--cgroup-manager", cgroups, "--events-backend", "none", "--runtime", self.runtime]
 
 
 class Docker(Engine):

@@ -387,6 +387,14 @@ class TestTrouble:
         wait_until(lambda: properties(unit)["ActiveState"] == "failed", "the unit to fail")
         assert container.output("echo well") == "well"
 
+    @pytest.mark.only_pyruntime("runc has some other process moved, the one with that PID out there, and kills it")
+    def test_from_another_pid_namespace(self, container: Container, unit: str, refused: Refused, scratch: Path) -> None:
+        wrapper = scratch / "elsewhere"
+        wrapper.write_text(f'#!/bin/sh\nexec unshare --pid --fork --mount-proc {container.runtime.command} "$@"\n')
+        wrapper.chmod(0o755)
+        container.runtime.command = str(wrapper)
+        assert "PID namespace" in refused("--systemd-cgroup").stderr
+
     def test_no_such_program(self, container: Container, unit: str, refused: Refused) -> None:
         container.process["args"] = ["/no/such/program"]
         refused("config.json#/process/args/0")
