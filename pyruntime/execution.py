@@ -256,7 +256,7 @@ class Execution:
         try:
             newcomer = compile_entry(entry, theirs.fd)
             hop_fd = exeseal.sealed(newcomer.tape, theirs.fd)
-            for fd in (theirs.fd, entry.init_fd, *newcomer.fds):
+            for fd in (theirs.fd, entry.init_fd, *newcomer.fds, *newcomer.tape.reserved):
                 posix.set_inheritable(fd, True)
             perform(placing, None)
             pid, pidfd = self._spawn(hop_fd)

@@ -110,14 +110,17 @@ def limit_resource(step: LimitResource, child: Child) -> None:
 
 
 def fate(pid: int) -> str:
-    """What became of a child that said nothing. See waitpid(2)."""
+    """What became of a child that said nothing. See waitid(2). It is not reaped, so that its pid stays its own."""
     try:
-        _, status = posix.waitpid(pid, 0)
+        ended = posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOWAIT)
     except ChildProcessError:
+        ended = None
+    if ended is None:
         return ""
-    code = posix.waitstatus_to_exitcode(status)
-    if code == -_SIGKILL:
+    if ended.si_code == posix.CLD_EXITED:
+        return f"with status {ended.si_status}"
+    if ended.si_status == _SIGKILL:
         return "it was killed: out of memory in its cgroup, perhaps"
-    if code == -_SIGSYS:
+    if ended.si_status == _SIGSYS:
         return "the seccomp profile killed it: what the container's start needs must be allowed"
-    return f"by signal {-code}" if code < 0 else f"with status {code}"
+    return f"by signal {ended.si_status}"

@@ -80,7 +80,6 @@ class Newcomer:
 
     def __init__(self, entry: Entry, channel_fd: int) -> None:
         self.tape = tape = Tape()
-        tape.number += entry.preserve_fds
         self.init_fd, self.init_pid = entry.init_fd, entry.init_pid
         self.console_fd = entry.console_fd
         self.fds: list[int] = []
@@ -95,8 +94,9 @@ class Newcomer:
 
     def close(self) -> None:
         """Let go of what is only the process's."""
-        while self.fds:
-            posix.close(self.fds.pop())
+        for fds in (self.fds, self.tape.reserved):
+            while fds:
+                posix.close(fds.pop())
 
 
 def compile_entry(entry: Entry, channel_fd: int) -> Newcomer:

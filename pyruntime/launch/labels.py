@@ -67,6 +67,6 @@ def open_attributes(side: Rootfs | Newcomer, path: str) -> int:
     flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC
     if side.tape is None:
         return syscalls.open_tree(c.AT_FDCWD, path, flags)
-    directory_fd = side.tape.fresh_number()  # that is another process's: what we open would be ours
+    directory_fd = side.tape.reserve()  # that is another process's: what we open would be ours
     side.tape.open_as(directory_fd, side.tape.call(c.SYS_open_tree, c.AT_FDCWD, path, flags))
     return directory_fd

@@ -26,17 +26,19 @@ runc has no counterpart. Read beside setns(2), "Details for specific namespace t
 from __future__ import annotations
 
 import _signal
+import errno
 import posix
 import sys
 
 from pyruntime import report
+from pyruntime.errors import KernelError
 from pyruntime.launch import exeseal
 from pyruntime.launch.child import finish, last_steps
 from pyruntime.launch.credentials import begin
 from pyruntime.launch.inside import default_signals
 from pyruntime.launch.perform import BY_HOP, perform
 from pyruntime.launch.rootfs import Rootfs, let_go
-from pyruntime.launch.sync import MOUNT, READY
+from pyruntime.launch.sync import EXECVE_HINTS, MOUNT, READY
 from pyruntime.launch.tape import Tape
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
@@ -79,6 +81,7 @@ _STEPS = (
 _FILE_SYSTEMS = ("devpts", "mqueue", "overlay", "ramfs", "sysfs", "tmpfs")
 _ENTERED = {"mnt": c.CLONE_NEWNS, "net": c.CLONE_NEWNET, "uts": c.CLONE_NEWUTS, "ipc": c.CLONE_NEWIPC}
 _ENTERED_MASK = c.CLONE_NEWNS | c.CLONE_NEWNET | c.CLONE_NEWUTS | c.CLONE_NEWIPC
+_ARGS = "config.json#/process/args/0"
 _PROC_FLAGS = c.MS_NOSUID | c.MS_NODEV | c.MS_NOEXEC  # the same bits as MOUNT_ATTR_*
 
 
@@ -117,10 +120,12 @@ def start_hop(launch: Launch, namespaces: Namespaces, channel: Channel, cgroup_f
     launch.channel_fd = channel.fd
     launch.entered = namespaces.all & _ENTERED_MASK
     launch.tape_fd = syscalls.memfd_create("tape")
-    tape = _first_half(launch, namespaces, channel)
-    hop_fd = exeseal.sealed(tape, channel.fd, is_continued=True)
+    tape, hop_fd = Tape(), -1
     try:
-        for fd in (channel.fd, launch.tape_fd, launch.listen_fd, *(fd for _, fd in namespaces.joins)):
+        _write_first_half(tape, launch, namespaces, channel)
+        hop_fd = exeseal.sealed(tape, channel.fd, is_continued=True)
+        joined = (fd for _, fd in namespaces.joins)
+        for fd in (channel.fd, launch.tape_fd, launch.listen_fd, *joined, *tape.reserved):
             if fd >= 0:
                 posix.set_inheritable(fd, True)
         return exeseal.spawn(namespaces.new & ~c.CLONE_NEWCGROUP, hop_fd, cgroup_fd=cgroup_fd)
@@ -129,14 +134,14 @@ def start_hop(launch: Launch, namespaces: Namespaces, channel: Channel, cgroup_f
         launch.tape_fd = -1
         raise
     finally:
-        posix.close(hop_fd)
+        for fd in (hop_fd, *tape.reserved):
+            if fd >= 0:
+                posix.close(fd)
         if launch.listen_fd >= 0:
             posix.set_inheritable(launch.listen_fd, False)
 
 
-def _first_half(launch: Launch, namespaces: Namespaces, channel: Channel) -> Tape:
-    tape = Tape()
-    tape.number += launch.preserve_fds
+def _write_first_half(tape: Tape, launch: Launch, namespaces: Namespaces, channel: Channel) -> None:
     begin(tape, channel.fd)
     tape.call(c.SYS_prctl, c.PR_SET_PDEATHSIG, c.SIGKILL)
     default_signals(tape)
@@ -160,12 +165,11 @@ def _first_half(launch: Launch, namespaces: Namespaces, channel: Channel) -> Tap
     tape.tell(channel.fd, READY)
     tape.wait_for_word(channel.fd)
     tape.read_on(launch.tape_fd, exeseal.CONTINUED, exeseal.LONGEST)
-    return tape
 
 
 def _mount_proc(step: MountFilesystem, tape: Tape, channel_fd: int) -> None:
     """Add: make a procfs of its PID namespace, in no place yet, and send it. See fsopen(2), cmsg(3)."""
-    fs_fd = tape.fresh_number()
+    fs_fd = tape.reserve()
     tape.open_as(fs_fd, tape.call(c.SYS_fsopen, "proc", c.FSOPEN_CLOEXEC))
     tape.call(c.SYS_fsconfig, fs_fd, c.FSCONFIG_SET_STRING, "source", step.source or "proc", 0)
     tape.call(c.SYS_fsconfig, fs_fd, c.FSCONFIG_CMD_CREATE, 0, 0, 0)
@@ -194,6 +198,9 @@ def build(child: Child, launch: Launch) -> None:
         tape = Tape()
         _visit(child, launch, rootfs, part, tape)
         content = memoryview(tape.linked(exeseal.CONTINUED))
+        if len(content) > exeseal.LONGEST:  # more than the kernel takes, too
+            call, hint = f"execve({child.channel.program!r})", EXECVE_HINTS["E2BIG"]
+            raise KernelError(call, errno.E2BIG, where=_ARGS, hint=hint)
         while content:
             content = content[posix.write(launch.tape_fd, content) :]
     finally:

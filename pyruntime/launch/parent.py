@@ -108,11 +108,19 @@ def identify(child: Child, launch: Launch) -> None:
 
 
 def raise_what_is_waiting(child: Child) -> None:
-    """Raise the error that the child has sent meanwhile, if it has: why something of its own was not there for us."""
+    """Raise the error that the child has sent meanwhile, if it has: why something of its own was not there for us.
+
+    ProtocolError if it has ended without a word.
+    """
     poll = select.poll()
     poll.register(child.channel.fd, select.POLLIN)
-    while poll.poll(0) and child.channel.receive()[0]:
-        continue
+    while poll.poll(0):
+        try:
+            word, _ = child.channel.receive()
+        except ProtocolError:  # ECONNRESET, which comes before what was said
+            word, _ = child.channel.receive()
+        if not word:
+            raise ProtocolError("the container's child ended without a word", hint=fate(child.pid))
 
 
 def serve_until_ready(child: Child, launch: Launch) -> None:
@@ -121,7 +129,11 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
     Raises whatever failed in the child; ProtocolError if it died without a word.
     """
     if launch.tape_fd >= 0:
-        outside.build(child, launch)
+        try:
+            outside.build(child, launch)
+        except (KernelError, ProtocolError):
+            raise_what_is_waiting(child)
+            raise
     else:
         identify(child, launch)
         _serve(child, launch)
@@ -159,8 +171,12 @@ def release(child: Child, on_listener: Callable[[Child, int], None] | None = Non
     on_listener: what to do with the listener of a seccomp filter, a descriptor of the child's.
     Raises whatever failed: ConfigError if there is no such program, KernelError if execve fails.
     """
-    child.channel.send(GO)
-    word, fields = child.channel.receive()
+    try:
+        child.channel.send(GO)
+        word, fields = child.channel.receive()
+    except ProtocolError:  # EPIPE, ECONNRESET: it has ended
+        raise_what_is_waiting(child)
+        raise
     while word == LISTENER and on_listener is not None:
         on_listener(child, int(fields[0]))
         child.channel.send(GO)

@@ -139,10 +139,10 @@ class Channel:
         return self._parse(data) if data else ("", [])
 
     def _parse(self, data: bytes) -> tuple[str, list[str]]:
-        if data[0] in _KINDS:
-            if data[0] == SAYS_ERROR:
-                raise hop_error(data, self.program, self.plan)
-            return _KINDS[data[0]], [str(int.from_bytes(data[4:_HOP], byteorder))]
+        if data[0] == SAYS_ERROR:
+            raise hop_error(data, self.program, self.plan)
+        if data[0] in _KINDS and len(data) == _HOP:
+            return _KINDS[data[0]], [str(int.from_bytes(data[4:], byteorder))]
         word, *fields = data.decode("utf-8", "surrogateescape").split("\0")
         if word == ERROR:
             raise rebuild_error(fields)
@@ -164,12 +164,15 @@ def channel_pair() -> tuple[Channel, Channel]:
     return Channel(ours), Channel(theirs)
 
 
-_KINDS = {SAYS_PID: PID, SAYS_LISTENER: LISTENER, SAYS_ERROR: ERROR}
+_KINDS = {SAYS_PID: PID, SAYS_LISTENER: LISTENER}
+_LAST_ERRNO = 4095
 
 
 def hop_error(report: bytes, program: str, plan: Plan | None = None) -> Error:
     """The error that the hop reported: what failed on the way from the new root to the execve of the user's program."""
-    _, result, call, mark = unpack("=IiII", report[: 2 * _HOP])
+    _, result, call, mark = unpack("=IiII", report) if len(report) == 2 * _HOP else (0, 0, 0, 0)
+    if not 0 < -result <= _LAST_ERRNO:
+        return ProtocolError(f"unknown report {report[:40]!r}")
     number, name = -result, c.value_name(call, "SYS_").removeprefix("SYS_")
     if call == c.SYS_execve:
         where, hint = "config.json#/process/args/0", EXECVE_HINTS.get(errors.errno_name(number), "")

@@ -22,6 +22,7 @@ runc has no counterpart: its child is the runtime's own Go program until execve.
 
 from __future__ import annotations
 
+import posix
 from _struct import pack, unpack
 
 from pyruntime.errors import KernelError
@@ -41,7 +42,6 @@ ROW = 96
 SAYS_PID, SAYS_LISTENER, SAYS_ERROR = 1, 2, 3
 
 _LABEL = -1
-_FIRST_NUMBER = 200  # of a descriptor: the lowest that are free, which the kernel gives, are far below
 _WORD = 0xFFFFFFFFFFFFFFFF
 
 
@@ -63,14 +63,14 @@ class Row:
 
 
 class Tape:
-    """Rows, in order. `mark` is what the rows that are added are for."""
+    """Rows, in order. `mark` is what the rows that are added are for. reserved: see `reserve`."""
 
-    __slots__ = ("mark", "number", "rows")
+    __slots__ = ("mark", "reserved", "rows")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.mark = 0
-        self.number = _FIRST_NUMBER
+        self.reserved: list[int] = []
 
     def call(self, number: int, *arguments: Word, expected: int = 0) -> Row:
         """Add a call. `expected` is an errno after which the next row goes on as after success."""
@@ -83,13 +83,16 @@ class Tape:
         """Add: have a descriptor close when the program is executed. fcntl(2)"""
         return self.call(c.SYS_fcntl, fd, c.F_SETFD, 1)
 
-    def fresh_number(self) -> int:
-        """A descriptor's number that no other will have, for one that more than one row has to know."""
-        self.number += 1
-        return self.number
+    def reserve(self) -> int:
+        """The number of a descriptor that more than one row has to know: that of a placeholder, for the hop to inherit.
+
+        It closes on exec as yet, and is the caller's to close when the hop is there. Raises OSError.
+        """
+        self.reserved.append(posix.open("/dev/null", posix.O_PATH | posix.O_CLOEXEC))
+        return self.reserved[-1]
 
     def open_as(self, number: int, opens: Row) -> None:
-        """Add: give the descriptor that the row before opens this number as well. dup3(2)"""
+        """Add: give the descriptor that the row before opens a reserved number as well. dup3(2)"""
         opens.into = (self.call(c.SYS_dup3, -1, number, c.O_CLOEXEC), 0)
 
     def close_all_but(self, keep: list[int], first: int) -> None:

@@ -205,10 +205,14 @@ class TestRows:
             assert os.path.sameopenfile(fds[0], file.fileno())
             os.close(fds[0])
 
-    def test_numbers_are_fresh(self) -> None:
+    def test_reserved_numbers_are_placeholders(self) -> None:
         tape = Tape()
-        assert len({tape.fresh_number() for _ in range(9)}) == 9
-        assert tape.fresh_number() > 200
+        numbers = [tape.reserve() for _ in range(9)]
+        assert numbers == tape.reserved
+        assert len(set(numbers)) == 9
+        for fd in numbers:
+            assert not os.get_inheritable(fd)
+            os.close(fd)
 
     def test_it_tells_as_a_channel_does(self) -> None:
         tape = Tape()
