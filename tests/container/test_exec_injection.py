@@ -22,7 +22,7 @@ from pyruntime.plan.step import Step
 from pyruntime.spec.execution import from_options
 from tests import capabilities
 from tests.support.container import Container, wait_until
-from tests.support.injection import NO_CALL, commands, hang_up, killed_at, rows_of, spawn
+from tests.support.injection import NO_CALL, commands, ended, hang_up, killed_at, killed_while, rows_of, spawn
 from tests.support.leftovers import Leftovers
 from tests.support.runtime import Runtime
 from tests.support.terminal import ConsoleSocket, finish
@@ -200,13 +200,12 @@ def test_each_row_of_the_tape_may_fail(variants: dict[bool, Variant], mapped: bo
     for number, name in enumerate(rows_of(variant.start)):
         if name != "exit_group":  # which can't fail
             variant.forget_success()
-            process = variant.start(f"row {number}")
-            _, stderr = process.communicate(timeout=30)
-            if process.returncode == 0:
+            status, lines = ended(variant.start, f"row {number}")
+            if status == 0:
                 spared.add(name)
             else:
-                assert process.returncode == 255, f"{name}, row {number}: {stderr!r}"
-                (line,) = stderr.decode().splitlines()
+                assert status == 255, f"{name}, row {number}: {lines}"
+                (line,) = lines
                 assert line.startswith(f"pyruntime: exec {variant.container.id}: ")
                 assert f"{NO_CALL}(): ENOSYS: Function not implemented" in line
                 hang_up(variant.console)
@@ -214,3 +213,19 @@ def test_each_row_of_the_tape_may_fail(variants: dict[bool, Variant], mapped: bo
     variant.forget_success()
     # The directory is entered at the first try.
     assert spared == {"openat2", "fchdir"}
+
+
+def test_a_runtime_that_is_killed_at_each_row(variants: dict[bool, Variant]) -> None:
+    """Up to the end of the stage, which the runtime waits for before it gives its word: the process on its way ends."""
+    variant = variants[False]
+    rows = rows_of(variant.start)
+    variant.forget_success()
+    passed_over = []
+    for number, name in enumerate(rows[: rows.index("exit_group") + 1]):
+        if not killed_while(variant.start, number):
+            passed_over.append(name)
+            variant.forget_success()
+        variant.pid_file.unlink(missing_ok=True)  # once it was written, who is killed can't remove it
+        variant.assert_clean()
+    # The directory is entered at the first try.
+    assert passed_over == ["openat2", "fchdir"]

@@ -2,7 +2,8 @@
 
 The environment variable INJECT=point:told:go says which: the number of a step in the plan, or a point that the test
 has made. With descriptors of 0 it fails. Else `told` is told that it is reached, and it goes on when `go` is closed.
-Of the rows of tapes (launch/tape.py), point "row N" has the Nth fail, and point "rows" tells the names of all.
+Of the rows of tapes (launch/tape.py), point "row N" has the Nth fail, "stop N" has it told on stdout that it is reached
+and wait for stdin to be closed, and "rows" tells the names of all.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,16 +61,28 @@ count = 0
 
 def link(self, base, report_fd=None):
     global count
+    rows = []
     for row in self.rows:
         if row.number >= 0:
             if point == "rows":
                 posix.write(int(told_fd), constants.value_name(row.number, "SYS_")[4:].encode() + b"\\n")
-            if point == f"row {count}":
+            elif point == f"row {count}":
                 row.number, row.expected = {no_call}, 0
+            elif point == f"stop {count}":
+                stop = tape.Tape()
+                stop.call(constants.SYS_write, 1, "x", 1)
+                stop.call(constants.SYS_read, 0, bytearray(1), 1)
+                rows += stop.rows
+                for other in self.rows:
+                    for jump in ("then", "on_zero", "on_positive"):
+                        if getattr(other, jump) is row:
+                            setattr(other, jump, stop.rows[0])
             count += 1
+        rows.append(row)
+    self.rows = rows
     return linking(self, base, report_fd)
 
-if point.startswith("row"):
+if point.startswith(("row", "stop")):
     tape.Tape.linked = link
 """
 
@@ -95,8 +109,8 @@ def weakened(path: Path, library: Path, weaken: str) -> Path:
 
 def spawn(runtime: Runtime, words: list[str], inject: str, **popen: object) -> subprocess.Popen[bytes]:
     """Start the command with its weak point."""
-    environment = runtime.environment | {"INJECT": inject}
-    return runtime.spawn(*words, env=environment, stdin=subprocess.DEVNULL, **popen)
+    popen.setdefault("stdin", subprocess.DEVNULL)
+    return runtime.spawn(*words, env=runtime.environment | {"INJECT": inject}, **popen)
 
 
 def killed_at(start: Start, point: str) -> bool:
@@ -115,16 +129,42 @@ def killed_at(start: Start, point: str) -> bool:
     return reached
 
 
+def killed_while(start: Start, row: int) -> bool:
+    """Start the command, and kill it while its child stands at a row. Returns whether it does. Then that goes on."""
+    reader, writer = os.pipe()
+    go_reader, go_writer = os.pipe()
+    process = start(f"stop {row}", stdin=go_reader, stdout=writer, stderr=subprocess.DEVNULL)
+    os.close(writer)
+    os.close(go_reader)
+    reached = False
+    while not reached and process.poll() is None:
+        reached = bool(select.select([reader], [], [], 0.05)[0]) and os.read(reader, 1) == b"x"
+    process.kill()
+    process.wait()
+    os.close(go_writer)
+    os.close(reader)
+    return reached
+
+
 def rows_of(start: Start) -> list[str]:
     """Let the command succeed, and list the rows of its tapes, each by its call: those that "row N" would have fail."""
     reader, writer = os.pipe()
-    process = start("rows", writer, pass_fds=[writer])
-    os.close(writer)
+    status, lines = ended(start, "rows", writer, pass_fds=[writer], close=writer)
     with os.fdopen(reader) as told:
         names = told.read().splitlines()
-    _, stderr = process.communicate(timeout=30)
-    assert (process.returncode, stderr) == (0, b"")
+    assert (status, lines) == (0, [])
     return names
+
+
+def ended(start: Start, *point: object, close: int = -1, **popen: object) -> tuple[int, list[str]]:
+    """Start the command, and wait for its end: (exit status, lines of stderr). What it has created may be there yet."""
+    with tempfile.TemporaryFile() as errors:
+        process = start(*point, stdout=subprocess.DEVNULL, stderr=errors, **popen)
+        if close >= 0:
+            os.close(close)
+        status = process.wait(timeout=30)
+        errors.seek(0)
+        return status, errors.read().decode().splitlines()
 
 
 def hang_up(console: ConsoleSocket) -> None:
