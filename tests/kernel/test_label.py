@@ -102,7 +102,9 @@ def test_a_refusal_is_reported_and_the_program_does_not_run(root: Root, attr: Pa
     output, report = run_labelled(root, attr, "echo executed")
     assert output == ""
     error = hop_error(report, "/bin/sh", Plan([STEP]))
-    assert str(error).startswith("config.json#/process/apparmorProfile: write('/proc/self/attr/exec'): ENOENT: ")
+    assert str(error).startswith(
+        "config.json#/process/apparmorProfile: write('/proc/self/attr/apparmor/exec'): ENOENT: "
+    )
     assert "no such profile is loaded" in error.hint
 
 

@@ -16,8 +16,10 @@ from pyruntime.launch.console import send_master
 from pyruntime.launch.sync import Channel, channel_pair, rebuild_error, start_error
 from pyruntime.launch.tape import SAYS_ERROR, SAYS_LISTENER, SAYS_PID
 from pyruntime.linux import constants as c
+from pyruntime.plan.attributes import ConfineByProfile
 from pyruntime.plan.process import BecomeUser, SetUmask
-from pyruntime.plan.step import Plan
+from pyruntime.plan.selinux import LabelProcess
+from pyruntime.plan.step import Plan, Step
 
 Pair = tuple[Channel, Channel]
 
@@ -213,6 +215,27 @@ def test_the_hop_tells_what_failed_and_for_what(call: int, number: int, where: s
     with pytest.raises(Error) as caught:
         ours.receive()
     assert str(caught.value).startswith(f"config.json#/{where}: {text}")
+
+
+PROFILE = ConfineByProfile("config.json#/process/apparmorProfile", profile="p")
+LABEL = LabelProcess("config.json#/process/selinuxLabel", label="l")
+
+
+@pytest.mark.parametrize("call", [c.SYS_openat, c.SYS_write])
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        (PROFILE, "write('/proc/self/attr/apparmor/exec'): ENOENT: "),
+        (LABEL, f"{LABEL.text()}: write('/proc/self/attr/exec'): ENOENT: "),
+    ],
+)
+def test_a_label_that_is_refused(step: Step, text: str, call: int, pair: Pair) -> None:
+    pair[0].plan = Plan([step])
+    os.write(pair[1].fd, failed(call, errno.ENOENT, 1))
+    with pytest.raises(KernelError) as caught:
+        pair[0].receive()
+    assert str(caught.value).startswith(f"{step.where}: {text}")
+    assert bool(caught.value.hint) is (step is PROFILE)
 
 
 @pytest.mark.parametrize("mark", [0, 2, 0xFFFFFFFF])
