@@ -20,7 +20,17 @@ from pyruntime.plan.build import build
 from pyruntime.plan.step import NAMESPACES, Step
 from tests import capabilities
 from tests.support.container import Container, wait_until
-from tests.support.injection import NO_CALL, commands, ended, hang_up, killed_at, killed_while, rows_of, spawn
+from tests.support.injection import (
+    NO_CALL,
+    bereft_while,
+    commands,
+    ended,
+    hang_up,
+    killed_at,
+    killed_while,
+    rows_of,
+    spawn,
+)
 from tests.support.leftovers import Leftovers, host_mounts
 from tests.support.runtime import Runtime
 from tests.support.terminal import ConsoleSocket, finish
@@ -346,3 +356,15 @@ def test_a_runtime_that_is_killed_at_each_row(variants: dict[bool, Variant], ver
         left = variant.leftovers.found()
         assert not left, left
     assert passed_over == PASSED_OVER
+
+
+def test_a_process_that_is_killed_at_each_row(variants: dict[bool, Variant]) -> None:
+    """As the kernel may do it for want of memory, up to the row that waits for its word: that is what is told."""
+    variant = variants[False].of("run")
+    rows = rows_of(variant.start)
+    variant.forget(executed=True)
+    for number in range(rows.index("read") + 1):
+        status, lines = bereft_while(variant.start, number)
+        assert status == 1
+        assert len(lines) == 1 and "killed" in lines[0], f"{rows[number]}, row {number}: {lines}"
+        variant.forget(executed=False, deleted=True)

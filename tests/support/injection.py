@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.lib.environment import checkout_launcher
@@ -131,19 +133,39 @@ def killed_at(start: Start, point: str) -> bool:
 
 def killed_while(start: Start, row: int) -> bool:
     """Start the command, and kill it while its child stands at a row. Returns whether it does. Then that goes on."""
+    with standing_at(start, row, subprocess.DEVNULL) as (process, reached):
+        process.kill()
+        process.wait()
+    return reached
+
+
+def bereft_while(start: Start, row: int) -> tuple[int, list[str]]:
+    """Start the command, and kill its child while that stands at a row: as `ended`."""
+    with tempfile.TemporaryFile() as errors, standing_at(start, row, errors) as (process, reached):
+        assert reached, f"the child never came to row {row}"
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGKILL)
+        status = process.wait(timeout=30)
+        errors.seek(0)
+        return status, errors.read().decode().splitlines()
+
+
+@contextmanager
+def standing_at(start: Start, row: int, stderr: object) -> Iterator[tuple[subprocess.Popen[bytes], bool]]:
+    """Start the command, and have its child stand at a row: the command, and whether the child does; else both end."""
     reader, writer = os.pipe()
     go_reader, go_writer = os.pipe()
-    process = start(f"stop {row}", stdin=go_reader, stdout=writer, stderr=subprocess.DEVNULL)
+    process = start(f"stop {row}", stdin=go_reader, stdout=writer, stderr=stderr)
     os.close(writer)
     os.close(go_reader)
     reached = False
     while not reached and process.poll() is None:
         reached = bool(select.select([reader], [], [], 0.05)[0]) and os.read(reader, 1) == b"x"
-    process.kill()
-    process.wait()
-    os.close(go_writer)
-    os.close(reader)
-    return reached
+    try:
+        yield process, reached
+    finally:
+        os.close(go_writer)
+        os.close(reader)
 
 
 def rows_of(start: Start) -> list[str]:

@@ -1,0 +1,69 @@
+"""What a tape is performed with (launch/tape.py): the caller's limits and descriptors, and what is long.
+
+That it is performed, and each of its rows told when it fails, is what all other tests of containers show.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+
+import pytest
+
+from tests.support.container import Container
+from tests.support.fixtures import Refused
+
+pytestmark = pytest.mark.needs("root", "busybox", "cgroup2")
+
+LIST = "ls /proc/self/fd | wc -l"
+
+
+@pytest.mark.parametrize("limit", [32, 64, 200])
+def test_a_caller_with_few_descriptors(container: Container, limit: int) -> None:
+    """RLIMIT_NOFILE, which the process has until its own is set."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+    assert container.run_script(LIST, preexec_fn=few).stdout == "4\n"
+    container.process["args"] = ["sleep", "100000"]
+    assert container.run_detached(preexec_fn=few).status == 0
+    assert container.exec_script(LIST, preexec_fn=few).stdout == "4\n"
+
+
+def test_a_caller_that_leaves_many_descriptors_open(container: Container) -> None:
+    """However many: ours come after them, and none is taken for another."""
+    for count in (*range(185, 205), 700):
+
+        def leave() -> None:
+            for fd in range(3, 3 + count):  # noqa: B023
+                os.dup2(0, fd)
+
+        result = container.run_script(LIST, preexec_fn=leave, close_fds=False)
+        assert (result.status, result.stdout, result.stderr) == (0, "4\n", ""), count
+
+
+@pytest.mark.parametrize("megabytes", [3, 7, 9, 15])
+def test_more_arguments_than_the_kernel_takes(container: Container, refused: Refused, megabytes: int) -> None:
+    container.process["args"] = ["true", *["x" * 100_000] * 10 * megabytes]
+    refused("E2BIG")
+
+
+@pytest.mark.parametrize("megabytes", [7, 9])
+def test_more_environment_than_the_kernel_takes(container: Container, refused: Refused, megabytes: int) -> None:
+    container.process["env"] += [f"V{number}={'x' * 100_000}" for number in range(10 * megabytes)]
+    refused("E2BIG")
+
+
+def test_what_the_user_may_not_execute_is_passed_over(container: Container) -> None:
+    """Of several candidates the hop executes the first that the user may."""
+    container.process["user"] = {"uid": 7, "gid": 7}
+    container.process["env"][0] = "PATH=/a:/b:/bin"
+    container.add_file("a/tool", "#!/bin/sh\necho first\n", 0o700)
+    container.add_file("b/tool", "#!/bin/sh\necho second\n", 0o755)
+    container.process["args"] = ["tool"]
+    assert container.run().stdout == "second\n"
+    container.process["args"] = ["sleep", "100000"]
+    assert container.run_detached().status == 0
+    assert container.exec("tool").stdout == "second\n"
