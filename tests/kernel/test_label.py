@@ -139,7 +139,7 @@ def test_the_directory_is_the_hops_own(root: Root) -> None:
     confine(STEP, subject)  # type: ignore[arg-type]
     assert subject.label is not None
     assert subject.label.text == TEXT
-    assert subject.label.directory_fd > 200
+    assert [subject.label.directory_fd] == subject.tape.reserved
     subject.tape.call(c.SYS_fchdir, subject.label.directory_fd)
     output, report = subject.run()
     assert report == b""
