@@ -30,10 +30,10 @@ class CallerOptions:
     preserve_fds: int = 0
 
     def __init__(self, **named: Any) -> None:
-        for name, value in named.items():
-            if not hasattr(self, name) or callable(getattr(self, name)):
+        for name in named:
+            if callable(getattr(self, name, callable)):
                 raise TypeError(f"unknown option {name!r}")
-            setattr(self, name, value)
+        self.__dict__.update(named)
 
     def check(self, *, terminal: bool) -> None:
         """Refuse what cannot be given to the caller, before anything is made. Raises UsageError."""

@@ -180,16 +180,32 @@ class Store:
     def remove(self) -> None:
         """Remove the directory and what is in it; that it is gone already is no error. Raises KernelError."""
         try:
-            for name in posix.listdir(self.path):
-                if name == NOTIFY_DIRECTORY:
-                    _remove_tree(self.file_path(name))
-                else:
-                    files.unlink(self.file_path(name))
-            posix.rmdir(self.path)
+            for name in (STATE_FILE, "config.json"):  # as a rule there is nothing else
+                files.unlink(self.file_path(name))
+            if not self._remove_directory():
+                self._remove_the_rest()
         except FileNotFoundError:
             return
         except OSError as error:
             raise _failed(f"remove {self.path!r}", error) from None
+
+    def _remove_directory(self) -> bool:
+        """Whether it could be removed, being empty."""
+        try:
+            posix.rmdir(self.path)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            return False
+        return True
+
+    def _remove_the_rest(self) -> None:
+        for name in posix.listdir(self.path):
+            if name == NOTIFY_DIRECTORY:
+                _remove_tree(self.file_path(name))
+            else:
+                files.unlink(self.file_path(name))
+        posix.rmdir(self.path)
 
     def make_notify_directory(self) -> None:
         """Make the directory that is shown to the container. Raises KernelError."""
