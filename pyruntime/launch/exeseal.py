@@ -85,12 +85,9 @@ def sealed(tape: Tape, report_fd: int, *, is_continued: bool = False) -> int:
     report_fd: where a call that fails is reported; the program does not get it. Raises as `image`.
     """
     flags = c.MFD_CLOEXEC | c.MFD_ALLOW_SEALING
-    try:
-        hop_fd = syscalls.memfd_create("pyruntime-hop", flags | c.MFD_EXEC)
-    except KernelError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        hop_fd = syscalls.memfd_create("pyruntime-hop", flags)  # before Linux 6.3 it is executable anyway
+    hop_fd = syscalls.memfd_create("pyruntime-hop", flags | c.MFD_EXEC, expected=(errno.EINVAL,))
+    if hop_fd < 0:  # before Linux 6.3, where it is executable anyway
+        hop_fd = syscalls.memfd_create("pyruntime-hop", flags)
     content = memoryview(image(tape.linked(TAPE, report_fd), is_continued=is_continued))
     while content:
         content = content[posix.write(hop_fd, content) :]

@@ -156,13 +156,14 @@ def close_range(first: int, last: int, flags: int = 0) -> None:
     call(SYS_close_range, first, last, flags)
 
 
-def memfd_create(name: Text, flags: int = 0) -> int:
-    """A descriptor of a file that lies in memory alone. See memfd_create(2).
+def memfd_create(name: Text, flags: int = 0, *, expected: tuple[int, ...] = ()) -> int:
+    """A descriptor of a file that lies in memory alone, or the negative of an errno that was `expected`.
 
-    Raises KernelError; EINVAL for MFD_EXEC means a kernel before 6.3, where every such file can be executed.
+    See memfd_create(2). Raises KernelError for any other; EINVAL for MFD_EXEC means a kernel before 6.3, where every
+    such file can be executed.
     """
     flags |= MFD_CLOEXEC
-    return call(SYS_memfd_create, name, flags)
+    return call(SYS_memfd_create, name, flags, expected=expected)
 
 
 def mknodat(dirfd: int, name: Text, mode: int, dev: int) -> None:
