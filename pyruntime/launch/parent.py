@@ -114,7 +114,7 @@ def raise_what_is_waiting(child: Child) -> None:
     """
     poll = select.poll()
     poll.register(child.channel.fd, select.POLLIN)
-    while poll.poll(0):
+    while not child.channel.has_told and poll.poll(0):
         try:
             word, _ = child.channel.receive()
         except ProtocolError:  # ECONNRESET, which comes before what was said

@@ -78,14 +78,18 @@ _HOP = 8  # bytes of a hop's message (tape.py): a kind and a number; of a report
 
 
 class Channel:
-    """One end of the pair. `receive` raises what the other side raised; `program` and `plan` are for its words."""
+    """One end of the pair. `receive` raises what the other side raised; `program` and `plan` are for its words.
 
-    __slots__ = ("fd", "plan", "program")
+    has_told: the other side has said why it ends.
+    """
+
+    __slots__ = ("fd", "has_told", "plan", "program")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.program = ""
         self.plan: Plan | None = None
+        self.has_told = False
 
     def close(self) -> None:
         """Close this end; does nothing the second time."""
@@ -140,11 +144,13 @@ class Channel:
 
     def _parse(self, data: bytes) -> tuple[str, list[str]]:
         if data[0] == SAYS_ERROR:
+            self.has_told = True
             raise hop_error(data, self.program, self.plan)
         if data[0] in _KINDS and len(data) == _HOP:
             return _KINDS[data[0]], [str(int.from_bytes(data[4:], byteorder))]
         word, *fields = data.decode("utf-8", "surrogateescape").split("\0")
         if word == ERROR:
+            self.has_told = True
             raise rebuild_error(fields)
         if word not in _WORDS:
             raise ProtocolError(f"unknown message {word[:40]!r}")
