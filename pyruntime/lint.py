@@ -13,7 +13,8 @@ import posix
 from pyruntime.errors import ConfigError, Error
 from pyruntime.plan import network
 from pyruntime.plan.build import build
-from pyruntime.plan.resources import cgroup_path
+from pyruntime.plan.resources import cgroup_path, names_scope
+from pyruntime.plan.scope import ask_systemd, scope_path
 from pyruntime.spec.load import parse, read
 from pyruntime.spec.positions import Lines, places
 from pyruntime.spec.schema import BLOCKS, ENOUGH, UNKNOWN_KEY, Finding, members
@@ -112,7 +113,7 @@ def _of_the_plan(spec: Spec) -> list[Remark]:
     found: list[Remark] = []
     while len(found) < ENOUGH:
         try:
-            build(spec, "/bundle", "lint", cgroup_path(spec.get("linux", {}), "lint"))
+            _plan(spec)
         except Error as error:
             pointer = error.where.removeprefix("config.json#")
             if any((pointer, error.message) == (one.pointer, one.message) for one in found):
@@ -123,6 +124,16 @@ def _of_the_plan(spec: Spec) -> list[Remark]:
         else:
             break
     return found
+
+
+def _plan(spec: Spec) -> None:
+    """Make a plan, with --systemd-cgroup if the cgroup's path is for that. Raises Error."""
+    linux = spec.get("linux", {})
+    if names_scope(linux.get("cgroupsPath", "")):
+        plan = build(spec, "/bundle", "lint", scope_path(linux, "lint", users=False))
+        ask_systemd(plan, spec, "lint", users=False)
+    else:
+        build(spec, "/bundle", "lint", cgroup_path(linux, "lint"))
 
 
 def _take_away(spec: Any, pointer: str) -> bool:

@@ -89,7 +89,7 @@ def create(root_path: str, path: str, needed: dict[str, str]) -> Cgroup:
             if _make(directory):
                 cgroup.made.append(directory)
         if cgroup.path not in cgroup.made:
-            _refuse_used(cgroup)
+            refuse_used(cgroup)
         refuse_frozen(cgroup)
         _fit_type(cgroup, needed)
     except Error:
@@ -163,7 +163,7 @@ def _make(directory: str) -> bool:
     return True
 
 
-def _refuse_used(cgroup: Cgroup) -> None:
+def refuse_used(cgroup: Cgroup) -> None:
     """A cgroup with processes would be limited, killed and counted with the container's."""
     if pids := cgroup.pids(recursive=True):
         raise ExistsError(

@@ -185,13 +185,16 @@ def make_scope(
 
     Its placeholder is inside: `settle` is to be called once the container is. limits: properties that may be left out,
     for the files say the same. needed: as for creation.create.
-    Raises UnsupportedError for a controller that is not there, ExistsError if there is such a unit, SystemdError,
-    StateError if the slice is frozen, KernelError. Then nothing is left behind.
+    Raises UnsupportedError for a controller that is not there, ExistsError if there is such a unit, or somebody in the
+    cgroup, SystemdError, StateError if it is frozen, KernelError. Then nothing is left behind.
     """
     creation.available(root_path, needed)
+    scope = Scope(root_path + path, unit, users=users)
+    if scope.exists():
+        creation.refuse_used(scope)
+        creation.refuse_frozen(scope)
     if users:
         come_below(root_path)
-    scope = Scope(root_path + path, unit, users=users)
     bus = _connect(users=users)
     try:
         scope.placeholder = Placeholder()

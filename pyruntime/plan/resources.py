@@ -126,7 +126,7 @@ def cgroup_path(linux: Linux, container_id: str, own_path: str = "/") -> str:
     Companion: opencontainers/cgroups:fs2/defaultpath.go:/^func defaultDirPath/.
     """
     path = linux.get("cgroupsPath", "")
-    if not path.startswith("/") and path.count(":") == 2:
+    if names_scope(path):
         raise ConfigError(
             f"the form slice:prefix:name ({path!r}) asks systemd to make the cgroup",
             where="config.json#/linux/cgroupsPath",
@@ -138,6 +138,11 @@ def cgroup_path(linux: Linux, container_id: str, own_path: str = "/") -> str:
             raise ConfigError("the root cgroup cannot be a container's", where="config.json#/linux/cgroupsPath")
         return clean
     return _clean(_clean(own_path).rpartition("/")[0] + (_clean(path) if _clean(path) != "/" else f"/{container_id}"))
+
+
+def names_scope(path: str) -> bool:
+    """Whether a cgroupsPath is of the form slice:prefix:name, which means a unit of systemd's."""
+    return not path.startswith("/") and path.count(":") == 2
 
 
 def owner_steps(spec: Spec, cgroup: str) -> Iterator[Step]:

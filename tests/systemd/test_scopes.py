@@ -297,6 +297,28 @@ class TestLife:
         assert container.delete("--force").status == 0
         assert leftovers.found() == []
 
+    def test_paused_and_deleted(self, container: Container, unit: str, leftovers: Leftovers) -> None:
+        container.run_sleeping()
+        assert container.runtime("pause", container.id).status == 0
+        assert container.delete("--force").status == 0
+        assert leftovers.found() == []
+
+    def test_stopped_by_systemd(self, container: Container, unit: str, leftovers: Leftovers) -> None:
+        """As at a shutdown."""
+        container.process["args"] = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+        assert container.run_detached().status == 0
+        systemctl("stop", unit)
+        container.wait_for("stopped")
+        assert container.delete().status == 0
+        assert leftovers.found() == []
+
+    @pytest.mark.needs("memory")
+    def test_out_of_memory(self, container: Container, unit: str, leftovers: Leftovers) -> None:
+        """Systemd calls the unit failed then, and would remember it."""
+        container.linux["resources"] = {"memory": {"limit": 16 << 20, "swap": 16 << 20}}
+        assert container.run_script("tail /dev/zero").status != 0
+        assert leftovers.found() == []
+
     def test_in_the_foreground(self, container: Container, unit: str, leftovers: Leftovers) -> None:
         assert container.run_script("exit 7").status == 7
         assert leftovers.found() == []
@@ -363,6 +385,7 @@ class TestTrouble:
         other.linux["cgroupsPath"] = container.linux["cgroupsPath"]
         result = other.run()
         assert result.status == 1
+        assert "container's cgroup is not empty" in result.stderr
         assert container.state()["status"] == "running"
         assert properties(unit)["ActiveState"] == "active"
 
@@ -379,6 +402,18 @@ class TestTrouble:
         finally:
             os.kill(other, signal.SIGKILL)
             os.waitpid(other, 0)
+
+    def test_a_frozen_cgroup(self, container: Container, unit: str, cgroup: Path) -> None:
+        """It is refused, and stays as it was."""
+        cgroup.mkdir(parents=True)
+        (cgroup / "cgroup.freeze").write_text("1")
+        try:
+            result = container.run()
+            assert result.status == 1
+            assert "container's cgroup unexpectedly frozen" in result.stderr
+            assert "frozen 1" in (cgroup / "cgroup.events").read_text()
+        finally:
+            cgroup.rmdir()
 
     def test_a_unit_that_has_failed(self, container: Container, marker: str, unit: str) -> None:
         """It is forgotten, and a new one made."""

@@ -352,6 +352,28 @@ def test_a_deep_nest_is_no_matter(tmp_path: Path) -> None:
     assert [one.pointer for one in lint(bundle(tmp_path, text))] == ["/x"]
 
 
+def test_a_cgroup_of_systemds(tmp_path: Path) -> None:
+    """It takes --systemd-cgroup, and is no fault of the config's."""
+    spec = sound()
+    spec["linux"]["cgroupsPath"] = "system.slice:docker:web"
+    assert told(bundle(tmp_path, spec)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "annotations", "pointer"),
+    [
+        ("a/b.slice:docker:web", {}, "/linux/cgroupsPath"),
+        (":docker:web", {"org.systemd.property.CollectMode": "oops"}, "/annotations/org.systemd.property.CollectMode"),
+    ],
+)
+def test_a_scope_that_systemd_can_not_make(
+    tmp_path: Path, path: str, annotations: dict[str, str], pointer: str
+) -> None:
+    spec = sound() | {"annotations": annotations}
+    spec["linux"]["cgroupsPath"] = path
+    assert [(severity, where) for severity, where, *_ in told(bundle(tmp_path, spec))] == [("error", pointer)]
+
+
 def test_a_cgroup_that_no_container_can_have(tmp_path: Path) -> None:
     spec = sound()
     spec["linux"]["cgroupsPath"] = "/.."
