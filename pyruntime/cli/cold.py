@@ -31,7 +31,7 @@ COLD = {
     "launch": {
         "pyruntime.__main__": "console_script _help _default_root _log _failed",
         "pyruntime.caller": "send_pidfd",
-        "pyruntime.cgroup.creation": "find_v2 hand_down _hand_down_one _refuse_used _hand_down_hint _why_missing",
+        "pyruntime.cgroup.creation": "find_v2 hand_down _hand_down_one refuse_used _hand_down_hint _why_missing",
         "pyruntime.cgroup.manager": "_remove_below _rmdir_patiently _children _signal_each",
         "pyruntime.cli": "emit",
         "pyruntime.cli.parse": "parse members_of without_dashes _take_words _take_operands _boolean",
