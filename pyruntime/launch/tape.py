@@ -3,7 +3,7 @@
 The last steps of a start, from the runtime's rights to the user's program, can't be Python's: whoever takes them stands
 in the container, with the image's files around and sometimes with others who may look at it. They need no thinking
 either, only one call after the other. So Python writes them down, and 120 bytes of machine code in a sealed memfd
-perform them. A tape is data: it can be compared, tested, and told to a person without a kernel.
+perform them. A tape is data: it can be compared and tested without a kernel.
 
 A row is twelve words of 64 bits, in the byte order of the machine:
 
@@ -117,8 +117,7 @@ class Tape:
         """Add: wait until the runtime says to go on, and end if it is gone."""
         word = bytearray(64)
         waits = self.call(c.SYS_read, channel_fd, word, len(word))
-        ends = self.call(c.SYS_exit_group, 1)
-        waits.on_zero = ends
+        self.call(c.SYS_exit_group, 1)  # nothing was read
         waits.on_positive = self.label()
 
     def label(self) -> Row:
@@ -135,7 +134,7 @@ class Tape:
     def read_on(self, fd: int, place: int, size: int) -> None:
         """Add: read what follows from a file to the address `place`, and go on there; end if there is nothing."""
         reads = self.call(c.SYS_pread64, fd, place, size, 0)
-        reads.on_zero = self.call(c.SYS_exit_group, 1)
+        self.call(c.SYS_exit_group, 1)  # nothing was read
         reads.on_positive = Row(_LABEL, (), 0)
         reads.on_positive.place = place
 
