@@ -42,6 +42,7 @@ ROW = 96
 SAYS_PID, SAYS_LISTENER, SAYS_ERROR = 1, 2, 3
 
 _LABEL = -1
+_NO_ARGUMENTS = (0, 0, 0, 0, 0, 0)
 _WORD = 0xFFFFFFFFFFFFFFFF
 
 
@@ -165,21 +166,27 @@ class Tape:
             row.place = place
             place += ROW if row.number != _LABEL else 0
         memory = _Memory(place)
-        words: list[int] = []
+        linked = [head]
         for row in self.rows:
             if row.number == _LABEL:
                 continue
             following = row.place + ROW
-            words += (row.number | row.mark << 32, *[memory.word(argument) for argument in row.arguments])
-            words += (0,) * (6 - len(row.arguments))
-            words += (
-                memory.word(row.into) if row.into else 0,
-                -row.expected & _WORD if row.expected else 0,
-                row.then.place if row.then else following,
-                row.on_zero.place if row.on_zero else following,
-                row.on_positive.place if row.on_positive else following,
+            # Almost all arguments are numbers: to ask for each of them would take half of the time.
+            words = [word & _WORD if type(word) is int else memory.word(word) for word in row.arguments]
+            linked.append(
+                pack(
+                    "=12Q",
+                    row.number | row.mark << 32,
+                    *words,
+                    *_NO_ARGUMENTS[len(words) :],
+                    memory.word(row.into) if row.into else 0,
+                    -row.expected & _WORD if row.expected else 0,
+                    row.then.place if row.then else following,
+                    row.on_zero.place if row.on_zero else following,
+                    row.on_positive.place if row.on_positive else following,
+                )
             )
-        return head + pack(f"={len(words)}Q", *words) + memory.content()
+        return b"".join((*linked, *memory.pieces))
 
 
 class _Memory:
@@ -216,7 +223,3 @@ class _Memory:
             self.pieces.append(bytes(padding))
         self.end += len(content) + padding
         return place
-
-    def content(self) -> bytes:
-        """All of it."""
-        return b"".join(self.pieces)
