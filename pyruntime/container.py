@@ -14,7 +14,7 @@ import time
 
 from pyruntime import report
 from pyruntime.cgroup.manager import Cgroup
-from pyruntime.errors import Error, HookError, KernelError, NotFoundError, StateError, UnsupportedError
+from pyruntime.errors import ConfigError, Error, HookError, KernelError, NotFoundError, StateError, UnsupportedError
 from pyruntime.images import load_image
 from pyruntime.state.status import START_SOCKET, is_alive, open_init, status
 from pyruntime.state.store import NOTIFY_DIRECTORY, Store, listing
@@ -34,8 +34,9 @@ def start(id: str, *, root: str, notify_socket: str = "") -> None:
     """Let a created container execute its program; returns when it has (runtime.md#start).
 
     notify_socket: where to tell that the container is ready, for which is waited then (sd_notify(3)); "" for nowhere.
-    Raises StateError unless it is created, NotFoundError, KernelError if execve fails; HookError if a hook fails, and
-    then the container has been removed (runtime.md#lifecycle). runc:start.go
+    Raises StateError unless it is created, NotFoundError; KernelError if execve fails; ConfigError if config.json has
+    no process, and the container has stopped then; HookError if a hook fails, and then it has been removed
+    (runtime.md#lifecycle). runc:start.go
     """
     store = Store(root, id)
     notify: NotifySocket | None = None
@@ -45,6 +46,9 @@ def start(id: str, *, root: str, notify_socket: str = "") -> None:
         try:
             record = store.read()
             _refuse_started(record, store)
+            if "noProcess" in record:
+                _end(record)
+                raise ConfigError("config.json has no process to start", where="config.json#/process")
             if notify_socket:
                 pidfd = open_init(record)
                 notify = _listen_for_readiness(store, notify_socket)

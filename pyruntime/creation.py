@@ -94,9 +94,9 @@ def create(bundle_path: str, id: str, *, root: str, **options: Any) -> None:
 
     Raises Error; then nothing is left behind. runc:create.go
     """
-    start = Start(bundle_path, id, root, Options(detach=True, **options))
+    start = Start(bundle_path, id, root, Options(detach=True, **options), wait=True)
     try:
-        start.make(wait=True)
+        start.make()
     except BaseException:
         start.undo()
         raise
@@ -109,11 +109,11 @@ def run(bundle_path: str, id: str, *, root: str, **options: Any) -> int:
     With detach, return 0 once the program runs, or with notify_socket, once it is ready. Raises Error; then nothing is
     left behind. runc:run.go
     """
-    start = Start(bundle_path, id, root, Options(**options))
+    start = Start(bundle_path, id, root, Options(**options), wait=False)
     try:
         if not start.options.detach:
             start.come_to_the_foreground()
-        start.make(wait=False)
+        start.make()
         if not start.options.detach:
             return start.stay()
     except BaseException:
@@ -138,6 +138,7 @@ def plan_bundle(bundle_path: str, id: str, *, root: str, **options: Any) -> Plan
 class Start:
     """One start of one container, from its reservation to the moment when its process can execute.
 
+    wait: it shall not before `start` has come, so there may be no process to be executed (config.md#process).
     Each attribute is set when the thing exists; whatever has been made, `undo` takes back.
     """
 
@@ -159,15 +160,19 @@ class Start:
         "reserved",
         "spec",
         "store",
+        "wait",
     )
 
-    def __init__(self, bundle_path: str, id: str, root: str, options: Options) -> None:
+    def __init__(self, bundle_path: str, id: str, root: str, options: Options, *, wait: bool) -> None:
         """Read, check and compile; nothing is made yet."""
         self.options = options
+        self.wait = wait
         self.store = Store(root, id)
         self.bundle_path = _absolute(bundle_path)
         self.spec, self.config, network = _load(self.bundle_path, options, self.store)
         warnings = validate.validate(self.spec)
+        if not wait and "process" not in self.spec:
+            raise ConfigError("the key process is missing", where="config.json#")
         if any(n["type"] == "pid" and n.get("path") for n in self.spec.get("linux", {}).get("namespaces", ())):
             seal_interpreter()
         elif self.spec.get("hooks", {}).get("startContainer"):
@@ -175,7 +180,7 @@ class Start:
             seal_interpreter(keep=_OWN_ENVIRONMENT)
         self.hierarchy = Hierarchy()
         self.plan = _plan(self.spec, warnings, self.bundle_path, self.store, options, network, self.hierarchy)
-        options.check(terminal=self.spec["process"].get("terminal", False))
+        options.check(terminal=self.spec.get("process", {}).get("terminal", False))
         _check_devices(self.spec, options)
         self.connection = self._connection() if network is not None else None
         self.reserved = False
@@ -188,8 +193,8 @@ class Start:
         self.listen_fd = -1
         self.pid_file_path = ""
 
-    def make(self, *, wait: bool) -> None:
-        """Do everything up to the process being able to execute, and let it. `wait`: it shall wait for `start`."""
+    def make(self) -> None:
+        """Do everything up to the process being able to execute, and let it."""
         launch = self._launch()
         self.store.reserve()
         self.reserved = True
@@ -198,7 +203,7 @@ class Start:
             record["network"] = self.connection.attachment
             self.connection.prepare()
         if self.options.notify_socket:
-            self._prepare_readiness(wait)
+            self._prepare_readiness()
         if "seccomp" in self.spec.get("linux", {}):
             from pyruntime.launch.seccomp import compile_filter
 
@@ -206,7 +211,7 @@ class Start:
         self._make_group(record)
         cgroup_fd = self._make_cgroup(launch, record)
         try:
-            if wait:
+            if self.wait:
                 self.listen_fd = launch.listen_fd = _listen(self.store)
             if launch.hooks is not None:
                 # Before any hook can run: what `delete` needs if we are killed, with the cgroup of what a hook leaves.
@@ -236,9 +241,9 @@ class Start:
         self.store.write(record)
         self._publish(self.child)
         parent.release(self.child, self._send_listener)
-        if launch.filter and wait:
+        if launch.filter and self.wait:
             parent.check_alive(self.child)
-        if self.hooks is not None and not wait:
+        if self.hooks is not None and not self.wait:
             self.hooks.started(self.child.pid)
         self.child.keep_devices()
 
@@ -315,10 +320,10 @@ class Start:
         if self.foreground is not None:
             self.foreground.close()
 
-    def _prepare_readiness(self, wait: bool) -> None:
+    def _prepare_readiness(self) -> None:
         """Make what the container shall be shown of $NOTIFY_SOCKET; where it is to wait, `start` will listen there."""
         self.store.make_notify_directory()
-        if not wait:
+        if not self.wait:
             from pyruntime.launch.notify import NotifySocket
 
             self.notify = NotifySocket(self.store.file_path(NOTIFY_DIRECTORY), self.options.notify_socket)
@@ -383,6 +388,8 @@ class Start:
         }
         if not any(n["type"] == "pid" and not n.get("path") for n in self.spec.get("linux", {}).get("namespaces", ())):
             record["sharesPids"] = True
+        if "process" not in self.spec:
+            record["noProcess"] = True
         if self.options.no_new_keyring:
             record["noNewKeyring"] = True
         lists = self.spec.get("hooks", {})
@@ -459,10 +466,11 @@ class Start:
 def _load(bundle_path: str, options: Options, store: Store) -> tuple[Spec, bytes, Selection | None]:
     """The bundle's Spec, its text, and what is said of the network; with what the options have in place of its own."""
     spec, text = load(bundle_path)
-    process = spec.get("process")
     network = _select_network(spec, options, store)
-    if options.args and isinstance(process, dict):
-        process["args"] = options.args
+    if options.args:
+        process = spec.setdefault("process", {"cwd": "/"})
+        if isinstance(process, dict):
+            process["args"] = options.args
     elif network is None:
         return spec, text, None
     return spec, encode(spec).encode("utf-8", "surrogateescape"), network

@@ -273,6 +273,9 @@ def prepare_execution(step: Execute, process: Process) -> None:
         env["HOME"] = _home(process.root, step.uid)
     process.env = [f"{name}={value}".encode("utf-8", "surrogateescape") for name, value in env.items()]
     process.args = [arg.encode("utf-8", "surrogateescape") for arg in step.args]
+    if not step.args:  # there is no `process`, which `start` will refuse; so does execve
+        process.candidates = [""]
+        return
     process.candidates = _find_program(process, step.args[0], env.get("PATH", ""))
     looks = []
     for path in process.candidates:

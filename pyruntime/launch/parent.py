@@ -56,7 +56,7 @@ def start_child(launch: Launch, cgroup_fd: int | None) -> Child:
         launch.trees = open_trees(launch.plan)
     ours, theirs = channel_pair()
     ours.plan = launch.plan
-    ours.program = next(step.args[0] for step in launch.plan if isinstance(step, Execute))
+    ours.program = next(step.program for step in launch.plan if isinstance(step, Execute))
     namespaces = Namespaces(launch.plan.phase(NAMESPACES))
     is_stage = namespaces.needs_stage
     if namespaces.has_user and any(isinstance(step, BindMount) for step in launch.plan):

@@ -40,6 +40,8 @@ def build(
     "" for none.
     Raises ConfigError and UnsupportedError with the place in config.json.
     """
+    if "process" not in spec:  # which only `start` needs: what waits for that has no rights, and nothing to execute
+        spec = {**spec, "process": {"cwd": "/", "args": []}}
     kinds = {namespace["type"] for namespace in spec.get("linux", {}).get("namespaces", ())}
     leave: tuple[Step, ...] = ()
     change_root: Step = mounts.PivotRoot("config.json#/root/path", no_pivot)

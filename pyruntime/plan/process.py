@@ -175,7 +175,7 @@ class SetCapabilities(Step):
 
 
 class Execute(Step):
-    """`process.args` and `process.env`: the last step (execve(2))."""
+    """`process.args` and `process.env`: the last step (execve(2)). No args: there is no `process`, so no such step."""
 
     phase = PROCESS
     why = "this is what the container is for"
@@ -184,8 +184,13 @@ class Execute(Step):
     env: tuple[str, ...]
     uid: int  # whose home directory is $HOME, if env has none
 
+    @property
+    def program(self) -> str:
+        """What messages call it: its first argument."""
+        return self.args[0] if self.args else ""
+
     def text(self) -> str:
-        return "execute " + " ".join(self.args)
+        return "execute " + (" ".join(self.args) or "nothing: there is no process")
 
 
 def before_root_steps(id: str, no_new_keyring: bool) -> Iterator[Step]:

@@ -27,6 +27,7 @@ else:
 
 
 _PROCESS = "config.json#/process"
+_LEAST: Process = {"cwd": "/"}  # what a config.json without a process has of one
 _LAST_ID = 2**32 - 2  # 2**32 - 1 is the kernel's "leave it as it is"
 
 # What a file's process has from the container where it says nothing: runc's list, and what runc takes of it alone.
@@ -100,14 +101,15 @@ def from_file(spec: Spec, path: str) -> Wanted:
 def from_object(spec: Spec, given: dict[str, Any], name: str) -> Wanted:
     """The process that an object describes; `name` is what messages call it."""
     origins = {"": f"{name}#", **{key: f"{name}#/{key}" for key in given}}
+    own = spec.get("process", _LEAST)
     inherited: Any = {
-        key: spec["process"][key]  # type: ignore[literal-required]
+        key: own[key]  # type: ignore[literal-required]
         for key in _INHERITED
-        if key in spec["process"] and given.get(key) in (None, "", [])
+        if key in own and given.get(key) in (None, "", [])
     }
     for key in inherited:
         origins.pop(key, None)
-    umask = spec["process"].get("user", {}).get("umask")
+    umask = own.get("user", {}).get("umask")
     user = given.get("user", {})
     if umask is not None and isinstance(user, dict):
         inherited["user"] = {"umask": umask, **user}
@@ -129,7 +131,7 @@ def from_options(
     tty: bool = False,
 ) -> Wanted:
     """config.json's process with another command, on a terminal only if one is asked for. Raises UsageError."""
-    process: Process = {**spec["process"], "args": list(args), "terminal": tty}
+    process: Process = {**spec.get("process", _LEAST), "args": list(args), "terminal": tty}
     origins = {"args": "", "terminal": "--tty"}
     changes: dict[str, Any] = {
         "cwd": (cwd, "--cwd"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # block; v1:kind and other:platform, ignored with a warning. A row * refused says that unknown keys are refused, too.
 # Device numbers have 12 and 20 bits inside the kernel, a umask has 9.
 TABLE = """\
-Spec: ociVersion process root
+Spec: ociVersion root
   ociVersion               version
   process                  Process
   root                     Root

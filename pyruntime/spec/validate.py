@@ -205,7 +205,7 @@ def user_is_mapped(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
         return
     linux = spec.get("linux", {})
     maps = {"uidMappings": linux.get("uidMappings", []), "gidMappings": linux.get("gidMappings", [])}
-    user = spec["process"].get("user", {})
+    user = spec.get("process", {}).get("user", {})
     place = ("process", "user")
     ids: list[tuple[int, str, tuple[str | int, ...]]] = [
         (user.get("uid", 0), "uidMappings", (*place, "uid")),
@@ -270,7 +270,11 @@ def _sysctl_complaint(path: str, joined: dict[str, str]) -> str:
 
 
 def process(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
-    """config.md#posix-process."""
+    """config.md#posix-process. Only `start` needs one."""
+    if "process" not in spec:
+        message = "the key process is missing: such a container can be created, but not started"
+        yield Finding(None, message, lacks="process")
+        return
     if not spec["process"]["args"][0]:
         yield Finding(ConfigError, "the program to execute must not be empty", ("process", "args", 0))
     seen: dict[str, int] = {}
@@ -286,7 +290,7 @@ def process(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
 
 def scheduler(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
     """config.md#linux-process, sched_setattr(2). runc:validator.go:/^func scheduler/."""
-    wanted = spec["process"].get("scheduler")
+    wanted = spec.get("process", {}).get("scheduler")
     if wanted is None:
         return
     place = ("process", "scheduler")
@@ -339,7 +343,7 @@ def intel_rdt(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
 
 def capabilities(spec: Spec, joined: dict[str, str]) -> Iterator[Finding]:
     """config.md#linux-process, capabilities(7): an unknown name is only a warning, but no set may outgrow its bound."""
-    sets = spec["process"].get("capabilities", {})
+    sets = spec.get("process", {}).get("capabilities", {})
     known = CAPABILITIES.split()
     permitted, inheritable = {*sets.get("permitted", ())}, {*sets.get("inheritable", ())}
     for key, names in _capability_sets(sets):

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         cgroupIntended: str  # the same before it was made; alone it may still be another's
         config: bool  # a copy of config.json lies beside the record
         hooks: NotRequired[list[str]]  # of poststart and poststop those that config.json has; missing: neither
+        noProcess: NotRequired[bool]  # config.json has no process, so `start` is refused
         sharesPids: NotRequired[bool]  # its PID namespace is not its own; missing: it is, and ends with its init
         noNewKeyring: NotRequired[bool]  # --no-new-keyring: for `exec`, too
         scope: NotRequired[dict[str, Any]]  # --systemd-cgroup: the unit's name, and whether this user's systemd has it

@@ -97,6 +97,14 @@ def test_what_is_missing_is_told_where_it_should_stand(tmp_path: Path) -> None:
     assert '"process"' in lines[line - 1]
 
 
+def test_a_config_without_a_process_is_doubtful(tmp_path: Path) -> None:
+    spec = sound()
+    del spec["process"]
+    (remark,) = lint(bundle(tmp_path, spec))
+    assert (remark.severity, remark.pointer) == ("warning", "")
+    assert remark.message.startswith("the key process is missing")
+
+
 def test_problems_between_values_are_told_beside_those_of_other_values(tmp_path: Path) -> None:
     spec = sound()
     spec["process"]["cwd"] = 1

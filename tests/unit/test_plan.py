@@ -310,6 +310,20 @@ def test_options_of_the_command_line() -> None:
     ]
 
 
+def test_without_a_process_what_waits_has_no_rights_and_nothing_to_execute() -> None:
+    spec = config()
+    del spec["process"]
+    before = copy.deepcopy(spec)
+    assert lines(plan(spec))[-5:] == [
+        "process: set the umask to 0022",
+        "process: bound the capabilities to none",
+        "process: become 0:0, enter /",
+        "process: capabilities: effective none; permitted none; inheritable none; ambient none",
+        "process: execute nothing: there is no process",
+    ]
+    assert spec == before
+
+
 def test_a_rootfs_elsewhere() -> None:
     spec = config()
     spec["root"] = {"path": "/srv/image"}

@@ -112,6 +112,14 @@ class TestOptions:
         from_options(spec, ["ls"], env=["A=1"], user="7", additional_gids=["9"], cap=["CAP_KILL"], no_new_privs=False)
         assert json.dumps(spec) == before
 
+    def test_a_config_without_a_process(self) -> None:
+        spec = config()
+        del spec["process"]
+        wanted = from_options(spec, ["ls"], user="7")
+        assert wanted.spec["process"] == {"cwd": "/", "args": ["ls"], "terminal": False, "user": {"uid": 7}}
+        assert from_options(spec, ["ls"]).is_plain()
+        assert "process" not in spec
+
     def test_each(self) -> None:
         spec = config(user={"uid": 1, "gid": 2, "additionalGids": [3], "umask": 0o77}, terminal=True)
         wanted = from_options(
@@ -205,6 +213,12 @@ class TestObject:
             assert process[key] == spec["process"][key]  # type: ignore[literal-required]
         for key in ("env", "user", "noNewPrivileges", "terminal"):
             assert key not in process
+
+    def test_a_config_without_a_process(self) -> None:
+        spec = config()
+        del spec["process"]
+        given = {"args": ["ls"], "cwd": "/tmp"}
+        assert from_object(spec, given, "p").spec["process"] == given
 
     def test_the_umask(self) -> None:
         spec = config(user={"umask": 0o77, "uid": 9})

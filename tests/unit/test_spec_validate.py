@@ -95,7 +95,6 @@ WRONG_VALUES = [
     ({"hooks": {"startContainer": [{"path": "/x", "env": ["A"]}]}}, "/hooks/startContainer/0/env/0", "NAME=VALUE"),
     ({"hooks": {"poststart": {"path": "/x"}}}, "/hooks/poststart", "must be an array"),
     ({"ociVersion": GONE}, "", "the key ociVersion is missing"),
-    ({"process": GONE}, "", "the key process is missing"),
     ({"root": GONE}, "", "the key root is missing"),
     ({"root/path": GONE}, "/root", "the key path is missing"),
     ({"root/path": ""}, "/root/path", "must not be empty"),
@@ -487,6 +486,8 @@ def test_other_major_versions_are_refused(version: str) -> None:
 
 WARNED = [
     ({"ociVersion": "1.4.0"}, "/ociVersion: newer than 1.3"),
+    ({"process": GONE}, ": the key process is missing: such a container can be created, but not started"),
+    ({**NEW_USER, "process": GONE}, ": the key process is missing"),
     ({"windows": {"a": 1}}, "/windows: ignored: it is for Windows"),
     ({"vm": {"a": 1}}, "/vm: ignored: it is for virtual machines"),
     ({"solaris": {"a": 1}}, "/solaris: ignored: it is for Solaris"),
