@@ -15,7 +15,7 @@ the container's process, which is then moved, after it has begun elsewhere: what
 there, its cgroup namespace has to wait, and the move takes the kernel 8 ms. Ours is born inside, as without systemd, so
 somebody must be in the scope before: a process that does nothing but wait for our end. If we are killed, it ends too,
 the scope is empty, and systemd removes it by itself. It counts as one of the container's processes for that moment, so
-pids.max is one higher until it has gone.
+a low pids.max is one higher until it has gone.
 
 A user asks the service manager that is theirs. Then the runtime itself has to be below that one, too, and is taken in
 where it is not: `come_below`.
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _JOB_SECONDS = 30.0  # how long systemd may take to make or to stop a unit, as in runc
 _EMPTY_SECONDS = 5.0  # how long killed processes may take to leave
+_PLENTY = 100  # processes, of which a start takes a few
 _OPTION = "--systemd-cgroup"
 _ANNOTATIONS = "config.json#/annotations"
 _UNIT_EXISTS, _NO_UNIT = "org.freedesktop.systemd1.UnitExists", "org.freedesktop.systemd1.NoSuchUnit"
@@ -100,12 +101,12 @@ class Scope(Cgroup):
             self.write("pids.max", self.pids_max)
 
     def make_room(self) -> None:
-        """Let there be one process more than allowed, for the placeholder. Raises KernelError."""
+        """Let there be one process more than allowed, for the placeholder, where one matters. Raises KernelError."""
         try:
             limit = self.read("pids.max").strip()
         except FileNotFoundError:
             return  # no controller, no limit
-        if limit != "max":
+        if limit != "max" and int(limit) < _PLENTY:
             self.write("pids.max", str(int(limit) + 1))
             self.pids_max = limit
 
@@ -165,9 +166,13 @@ class Placeholder:
     def end(self) -> None:
         """End it and wait for it, so that it is counted no more."""
         # By a signal: others that were cloned meanwhile have the other end of its pipe, too, until they execute.
-        posix.kill(self.pid, _signal.SIGKILL)
-        posix.waitpid(self.pid, 0)
-        posix.close(self._pipe_fd)
+        try:
+            posix.kill(self.pid, _signal.SIGKILL)
+            posix.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            return  # our caller has us ignore SIGCHLD: then the kernel does the waiting
+        finally:
+            posix.close(self._pipe_fd)
 
 
 def make_scope(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -321,6 +322,17 @@ class TestLife:
 
     def test_in_the_foreground(self, container: Container, unit: str, leftovers: Leftovers) -> None:
         assert container.run_script("exit 7").status == 7
+        assert leftovers.found() == []
+
+    def test_called_by_who_ignores_its_children(self, container: Container, unit: str, leftovers: Leftovers) -> None:
+        """SIGCHLD ignored is inherited, and then there is nobody to wait for."""
+        container.script("echo well")
+        container.write()
+        ignore = ["env", "--ignore-signal=CHLD", container.runtime.command, "--root", str(container.runtime.root)]
+        words = [*ignore, "--systemd-cgroup", "create", "--bundle", str(container.path), container.id]
+        done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=60)
+        assert done.returncode == 0
+        assert container.delete("--force").status == 0
         assert leftovers.found() == []
 
     def test_the_name_is_free_again(self, container: Container, unit: str) -> None:
