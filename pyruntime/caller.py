@@ -29,6 +29,8 @@ class CallerOptions:
     pidfd_socket: str = ""
     preserve_fds: int = 0
 
+    _has_pid_file = False  # written by us, who take it away if the start fails
+
     def __init__(self, **named: Any) -> None:
         for name in named:
             if callable(getattr(self, name, callable)):
@@ -47,6 +49,22 @@ class CallerOptions:
         from pyruntime.launch.console import connect_console_socket
 
         return connect_console_socket(self.console_socket)
+
+    def announce(self, pid: int, pidfd: int, kind: str) -> None:
+        """Tell others of the process: --pid-file, and --pidfd-socket with runc's word for the `kind` of start.
+
+        Raises KernelError; UsageError if there is no such socket.
+        """
+        if self.pid_file:
+            _write_pid_file(self.pid_file, pid)
+            self._has_pid_file = True
+        if self.pidfd_socket:
+            _send_pidfd(self.pidfd_socket, pidfd, kind)
+
+    def withdraw(self) -> None:
+        """Take back what `announce` has told, as far as that can be: there will be no process. Raises OSError."""
+        if self._has_pid_file:
+            posix.unlink(self.pid_file)
 
 
 def _check_console(terminal: bool, *, detach: bool, console_socket: str) -> None:
@@ -73,7 +91,7 @@ def _check_preserved(listen_fds: int, preserve_fds: int) -> None:
             raise UsageError(f"descriptor {fd} is to be preserved and is not open", where=where)
 
 
-def write_pid_file(path: str, pid: int) -> None:
+def _write_pid_file(path: str, pid: int) -> None:
     """Digits only, and never half of them: written beside and renamed. runc:utils_linux.go:/^func createPidFile/"""
     directory, _, name = path.rpartition("/")
     temporary = f"{directory}/.{name}" if directory else f".{name}"
@@ -88,8 +106,8 @@ def write_pid_file(path: str, pid: int) -> None:
         raise KernelError(f"write {path!r}", error.errno or 0, where="--pid-file") from error
 
 
-def send_pidfd(path: str, pidfd: int, kind: str) -> None:
-    """Send it with runc's word for the `kind` of start: "standard" or "setns".
+def _send_pidfd(path: str, pidfd: int, kind: str) -> None:
+    """Send it with a word: "standard" for a container's process, "setns" for one that enters.
 
     runc:libcontainer/init_linux.go:/^func setupPidfd/
     """

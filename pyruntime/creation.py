@@ -13,7 +13,7 @@ import posix
 import time
 
 from pyruntime import report
-from pyruntime.caller import CallerOptions, send_pidfd, write_pid_file
+from pyruntime.caller import CallerOptions
 from pyruntime.cgroup.creation import Hierarchy
 from pyruntime.cgroup.manager import Cgroup
 from pyruntime.errors import ConfigError, Error, KernelError, UnsupportedError
@@ -155,7 +155,6 @@ class Start:
         "listen_fd",
         "notify",
         "options",
-        "pid_file_path",
         "plan",
         "reserved",
         "spec",
@@ -191,7 +190,6 @@ class Start:
         self.hooks: HookPoints | None = None  # set when one may have run
         self.notify: NotifySocket | None = None
         self.listen_fd = -1
-        self.pid_file_path = ""
 
     def make(self) -> None:
         """Do everything up to the process being able to execute, and let it."""
@@ -239,7 +237,7 @@ class Start:
         record["pid"] = self.child.pid
         record["startTime"] = proc.start_time(self.child.pid)
         self.store.write(record)
-        self._publish(self.child)
+        self.options.announce(self.child.pid, self.child.pidfd, "standard")
         parent.release(self.child, self._send_listener)
         if launch.filter and self.wait:
             parent.check_alive(self.child)
@@ -298,8 +296,7 @@ class Start:
             if self.connection is not None:
                 self.connection.disconnect(force=True)
             self.store.remove()
-            if self.pid_file_path:
-                posix.unlink(self.pid_file_path)
+            self.options.withdraw()
         except (Error, OSError) as error:
             report.warn(f"left behind: {error}")
 
@@ -453,14 +450,6 @@ class Start:
         limits.fill_cgroup(steps, self.cgroup, rootless=launch.rootless)
         for warning in self.cgroup.warnings:
             report.warn(warning)
-
-    def _publish(self, child: Child) -> None:
-        """Tell others of the process: --pid-file, --pidfd-socket."""
-        if self.options.pid_file:
-            write_pid_file(self.options.pid_file, child.pid)
-            self.pid_file_path = self.options.pid_file
-        if self.options.pidfd_socket:
-            send_pidfd(self.options.pidfd_socket, child.pidfd, "standard")
 
 
 def _load(bundle_path: str, options: Options, store: Store) -> tuple[Spec, bytes, Selection | None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import posix
 
 from pyruntime import report
-from pyruntime.caller import CallerOptions, send_pidfd, write_pid_file
+from pyruntime.caller import CallerOptions
 from pyruntime.cgroup.joining import below, start_below, start_in
 from pyruntime.errors import Error, KernelError, ProtocolError, StateError, UnsupportedError, UsageError
 from pyruntime.images import load_image
@@ -102,7 +102,6 @@ class Execution:
         "init_fd",
         "is_paused",
         "options",
-        "pid_file_path",
         "plan",
         "record",
         "store",
@@ -120,7 +119,6 @@ class Execution:
         options.check(terminal=self.wanted.spec["process"].get("terminal", False))
         self.child: Child | None = None
         self.foreground: Foreground | None = None
-        self.pid_file_path = ""
         self.plan = self._plan()
         self.init_fd = open_init(self.record)
 
@@ -135,7 +133,7 @@ class Execution:
         perform(self.plan.phase(PARENT), child)
         if self.foreground is not None and child.master_fd >= 0:
             self.foreground.size_terminal(child.master_fd)
-        self._publish(child)
+        self.options.announce(child.pid, child.pidfd, "setns")
         _let_execute(child)
 
     def _come_to_the_foreground(self) -> None:
@@ -160,8 +158,7 @@ class Execution:
         try:
             if self.child is not None:
                 self.child.kill()
-            if self.pid_file_path:
-                posix.unlink(self.pid_file_path)
+            self.options.withdraw()
         except OSError as error:
             report.warn(f"left behind: {error}")
         finally:
@@ -343,14 +340,6 @@ class Execution:
             "bundle": record["bundle"],
             "annotations": record["annotations"],
         }
-
-    def _publish(self, child: Child) -> None:
-        """Tell others of the process: --pid-file, --pidfd-socket."""
-        if self.options.pid_file:
-            write_pid_file(self.options.pid_file, child.pid)
-            self.pid_file_path = self.options.pid_file
-        if self.options.pidfd_socket:
-            send_pidfd(self.options.pidfd_socket, child.pidfd, "setns")
 
 
 def _let_execute(child: Child) -> None:

@@ -23,19 +23,19 @@ COLD = {
             "raw_call call c_string address memory_at u64 u32 string_vector _failure _text _show hint "
         ),
         "pyruntime.linux.constants": "value_name flag_names",
-        "pyruntime.linux.files": "replace append rewrite _write_all",
+        "pyruntime.linux.files": "replace append rewrite exists _write_all",
         "pyruntime.linux.proc": "in_first_user_namespace write_file write mounts _unescape start_time",
         "pyruntime.report": "warn debug",
         "pyruntime.state.store": "listing _damaged _make_parents _is_directory _working_directory _remove_tree _failed",
     },
     "launch": {
         "pyruntime.__main__": "console_script _help _default_root _log _failed",
-        "pyruntime.caller": "send_pidfd",
+        "pyruntime.caller": "_send_pidfd",
         "pyruntime.cgroup.creation": "find_v2 hand_down _hand_down_one refuse_used _hand_down_hint _why_missing",
         "pyruntime.cgroup.manager": "_remove_below _rmdir_patiently _children _signal_each",
         "pyruntime.cli": "emit",
         "pyruntime.cli.parse": "parse members_of without_dashes _take_words _take_operands _boolean",
-        "pyruntime.cli.run": "free_ids id_from_path _real_name _is_file _exists",
+        "pyruntime.cli.run": "free_ids id_from_path _real_name _is_file",
         "pyruntime.creation": "plan_bundle _asks_own_systemd",
         "pyruntime.errors": (
             "errno_name Error UsageError KernelError StateError NotFoundError ExistsError HookError NftError "
@@ -95,7 +95,7 @@ COLD = {
     },
     "exec": {
         "pyruntime.__main__": "console_script _help _default_root _log _failed",
-        "pyruntime.caller": "write_pid_file send_pidfd",
+        "pyruntime.caller": "_write_pid_file _send_pidfd",
         "pyruntime.cgroup.joining": "start_below below _is_taken_in _cgroup_of",
         "pyruntime.cli": "emit",
         "pyruntime.cli.parse": "parse members_of _take_operands _boolean",
@@ -117,7 +117,7 @@ COLD = {
         "pyruntime.linux.call": "raw_call memory_at _failure _text _show hint",
         "pyruntime.linux.clone": "clone3 thread_count",
         "pyruntime.linux.constants": "value_name flag_names",
-        "pyruntime.linux.files": "replace append rewrite unlink _write_all",
+        "pyruntime.linux.files": "replace append rewrite exists unlink _write_all",
         "pyruntime.linux.proc": "in_first_user_namespace write_file write mounts _unescape start_time",
         "pyruntime.linux.syscalls": (
             "mount umount2 pivot_root open_tree move_mount mount_setattr close_range mknodat fstatfs_type socket bind "

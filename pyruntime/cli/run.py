@@ -13,6 +13,7 @@ import posix
 from pyruntime import creation
 from pyruntime.cli import emit
 from pyruntime.errors import ExistsError
+from pyruntime.linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def free_ids(bundle_path: str, root: str) -> Iterator[str]:
     while True:
         id = stem if number == 1 else f"{stem}-{number}"
         number += 1
-        if not _exists(f"{root}/{id}"):
+        if not files.exists(f"{root}/{id}"):
             yield id
 
 
@@ -164,11 +165,3 @@ def _is_file(path: str) -> bool:
         return posix.stat(path).st_mode & 0o170000 == 0o100000
     except OSError:
         return False
-
-
-def _exists(path: str) -> bool:
-    try:
-        posix.lstat(path)
-    except OSError:
-        return False
-    return True

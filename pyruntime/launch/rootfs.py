@@ -18,7 +18,7 @@ from pyruntime.launch import treecopy
 from pyruntime.launch.paths import O_PATH, Root, is_null, proc_fd
 from pyruntime.launch.perform import performs
 from pyruntime.linux import constants as c
-from pyruntime.linux import proc, syscalls
+from pyruntime.linux import files, proc, syscalls
 from pyruntime.plan.mounts import (
     EMPTY_TMPFS,
     BindMount,
@@ -246,7 +246,7 @@ def link_devices(step: LinkDevices, rootfs: Rootfs) -> None:
     dev_fd = rootfs.root.make_directories("/dev")
     try:
         for name, to in step.links.items():
-            if name == "core" and not _exists("/proc/kcore"):
+            if name == "core" and not files.exists("/proc/kcore"):
                 continue
             if name == "ptmx":  # the image's own node would be the host's ptmx
                 _unlink(name, dev_fd)
@@ -524,14 +524,6 @@ def _bind_device(step: CreateDevice, parent_fd: int, name: str) -> None:
     flags = posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC | posix.O_WRONLY
     file_fd = posix.open(name, flags, 0, dir_fd=parent_fd)
     _use(file_fd, lambda fd: syscalls.mount(step.path, proc_fd(fd), "", c.MS_BIND, ""))
-
-
-def _exists(path: str) -> bool:
-    try:
-        posix.lstat(path)
-    except OSError:
-        return False
-    return True
 
 
 def _unlink(name: str, dir_fd: int) -> None:

@@ -52,6 +52,15 @@ def rewrite(path: str, data: bytes) -> None:
         posix.close(file_fd)
 
 
+def exists(path: str) -> bool:
+    """Whether there is anything of this name, if only a link that leads nowhere. What one may not look at is not."""
+    try:
+        posix.lstat(path)
+    except OSError:
+        return False
+    return True
+
+
 def unlink(path: str) -> None:
     """Remove a file; that it is gone already is no error. Raises OSError."""
     try:

@@ -43,7 +43,7 @@ for place, owner, name in (
     ("cgroup", execution, "start_in"),
     ("spawn", execution.exeseal, "spawn"),
     ("taking over", handle.Child, "take_over"),
-    ("pid file", execution, "write_pid_file"),
+    ("pid file", execution.Options, "announce"),
     ("word", execution, "_let_execute"),
 ):
     if place == point:

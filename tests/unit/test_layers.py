@@ -76,6 +76,7 @@ MAY_IMPORT = {
     "lint": ("errors", "spec", "plan"),
     "cli": (
         *("errors", "images", "report", "version", "jsontext", "linux.constants", "linux.caps", "linux.proc"),
+        "linux.files",  # which IDs are free
         "linux.seccomp",  # `features`: what libseccomp and the kernel at hand can do
         *("spec", "plan", "state", "container", "creation", "execution", "updating", "watching", "lint"),
         "net",  # `network`, which needs no container; and the completion of networks' names
@@ -247,7 +248,10 @@ BY_PATH = dict.fromkeys(
     0,
 )
 BY_PATH_ON_A_TAPE = ("chdir", "chroot", "execve", "faccessat2", "open_tree", "openat", "openat2")
-BY_PATH_OF_SYSCALLS = {"mount": 1, "umount2": 0, "pivot_root": 0}
+BY_PATH_OF_OTHERS = {
+    "syscalls": {"mount": 1, "umount2": 0, "pivot_root": 0},
+    "files": dict.fromkeys(("append", "exists", "replace", "rewrite", "unlink"), 0),
+}
 
 # Where a path may be looked up after all: function -> why nothing of the image can decide what is found.
 LOOKS_UP = {
@@ -274,7 +278,7 @@ LOOKS_UP = {
     "launch.rootfs._unmount_or_cover": "the same",
     "launch.rootfs.bind_root": "the bundle's path on the host",
     "launch.rootfs._open_source": "the source of a bind: a path of config.json, on the host",
-    "launch.rootfs._exists": "a device of config.json, on the host",
+    "launch.rootfs.link_devices": "a fixed name in the host's /proc, before the pivot",
     "launch.rootfs.mount_cgroup": "target is proc_fd(target_fd)",
     "launch.rootfs.mask_path": "the host's /dev/null, verified",
     "launch.rootfs.pivot_root": "the working directory is the root's descriptor",
@@ -318,7 +322,7 @@ def looks_up(call: ast.Call) -> bool:
         return ast.unparse(call.args[0]).removeprefix("c.SYS_") in BY_PATH_ON_A_TAPE
     if owner == "syscalls" and name == "openat2":
         return True
-    table = BY_PATH if owner in ("posix", "os") else BY_PATH_OF_SYSCALLS if owner == "syscalls" else {}
+    table = BY_PATH if owner in ("posix", "os") else BY_PATH_OF_OTHERS.get(owner, {})
     if name not in table or any((word.arg or "").endswith("dir_fd") for word in call.keywords):
         return False
     position = table[name]
