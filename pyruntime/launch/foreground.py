@@ -22,7 +22,7 @@ import _struct
 import posix
 import select
 
-from pyruntime.errors import Error
+from pyruntime.errors import Error, UnsupportedError
 from pyruntime.linux import syscalls
 from pyruntime.linux.constants import SFD_CLOEXEC, SFD_NONBLOCK
 from pyruntime.report import warn
@@ -63,7 +63,8 @@ class Foreground:
     def __init__(self, *, terminal: bool = False) -> None:
         """Block the signals, and find the caller's terminal if the container is to have one.
 
-        Raises UnsupportedError where there is no terminal, before anything was changed; KernelError.
+        Raises UnsupportedError where there is no terminal, or this is not the main thread, before anything was changed;
+        KernelError.
         """
         self._host: HostTerminal | None = None
         self._relay: Relay | None = None
@@ -78,8 +79,10 @@ class Foreground:
             from pyruntime.launch.terminal import HostTerminal
 
             self._host = HostTerminal()
-        # An inherited SIG_IGN would let the kernel reap init, and its status would be lost.
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        try:  # An inherited SIG_IGN would let the kernel reap init, and its status would be lost.
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        except ValueError:
+            raise UnsupportedError("only the main thread can stay with a container in the foreground") from None
         taken = _signal.valid_signals() - _UNBLOCKABLE
         if _signal.getsignal(_signal.SIGHUP) == _signal.SIG_IGN:
             taken.discard(_signal.SIGHUP)

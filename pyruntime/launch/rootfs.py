@@ -150,7 +150,7 @@ def mount_filesystem(step: MountFilesystem, rootfs: Rootfs) -> None:
     hidden_fd = target_fd if step.copy_up else -1
     try:
         if step.where in rootfs.trees:
-            _attach(rootfs.trees.pop(step.where), target_fd)
+            _attach(rootfs.trees[step.where], target_fd)
         else:
             syscalls.mount(source, proc_fd(target_fd), step.fstype, step.flags & ~late, data)
         _finish(step, rootfs, hidden_fd)

@@ -197,7 +197,7 @@ class _Memory:
     def __init__(self, start: int) -> None:
         self.end = start
         self.pieces: list[bytes | bytearray] = []
-        self.cells: dict[int, int] = {}  # where a bytearray lies, by id: all who name it mean the same
+        self.cells: dict[int, int] = {}  # where a bytearray or a list lies, by id: all who name it mean the same
 
     def word(self, value: Word) -> int:
         """The number itself, or the address of what it stands for."""
@@ -206,14 +206,14 @@ class _Memory:
         if isinstance(value, tuple):
             target, offset = value
             return target.place + 8 * (1 + offset) if isinstance(target, Row) else self.word(target) + offset
-        if isinstance(value, list):
-            block = [self.word(item) for item in value]
-            return self._put(pack(f"={len(block)}Q", *block))
-        if isinstance(value, bytearray):
+        if isinstance(value, (list, bytearray)):
             if id(value) not in self.cells:
-                self.cells[id(value)] = self._put(value)
+                self.cells[id(value)] = self._put(value if isinstance(value, bytearray) else self._block(value))
             return self.cells[id(value)]
         return self._put(value if isinstance(value, Struct) else c_string(value) + b"\0")
+
+    def _block(self, items: list[Any]) -> bytes:
+        return pack(f"={len(items)}Q", *[self.word(item) for item in items])
 
     def _put(self, content: bytes | bytearray) -> int:
         place = self.end

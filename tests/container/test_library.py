@@ -51,3 +51,53 @@ def test_the_verbs(container: Container, leftovers: Leftovers) -> None:
     expected = ["7", f"created ['{container.id}']", "running 1", "3 True", f"{container.id}: container does not exist"]
     assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, expected, "")
     assert not leftovers.found()
+
+
+FAILING = """
+import os, sys, threading
+sys.path.insert(0, {library!r})
+import pyruntime
+from pyruntime.errors import Error
+
+at = dict(root={root!r})
+
+def ours():
+    links = [os.readlink(f"/proc/self/{{name}}") for name in ("cwd", "root", "ns/mnt", "ns/net", "ns/uts", "ns/ipc")]
+    return len(os.listdir("/proc/self/fd")), links
+
+def attempt(function, *given, **options):
+    before = ours()
+    try:
+        function(*given, **options, **at)
+    except Error as error:
+        print(error)
+    assert ours() == before, (function, given, ours(), before)
+
+for args in (["true"], ["/nowhere"], ["true", "x" * 200_000]):
+    attempt(pyruntime.run, {bundle!r}, {id!r}, args=args)
+attempt(pyruntime.run, {bundle!r}, {id!r}, args=["sleep", "1000"], detach=True)
+for args in (["true"], ["/nowhere"], ["true", "x" * 200_000]):
+    attempt(pyruntime.execute, {id!r}, args)
+attempt(pyruntime.delete, {id!r}, force=True)
+other = threading.Thread(target=attempt, args=(pyruntime.run, {bundle!r}, {id!r}))
+other.start()
+other.join()
+sys.stdout.flush()
+"""
+
+
+def test_nothing_is_left_in_the_callers_process(container: Container, leftovers: Leftovers) -> None:
+    """No descriptor, also by what fails; and it is in its own namespaces."""
+    container.write()
+    library = Path(__file__).resolve().parent.parent.parent
+    code = FAILING.format(
+        library=str(library), root=str(container.runtime.root), bundle=str(container.path), id=container.id
+    )
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", code], check=False, capture_output=True, text=True, stdin=-3, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    *failed, threaded = done.stdout.splitlines()
+    assert [word for line in failed for word in ("/nowhere", "E2BIG") if word in line] == ["/nowhere", "E2BIG"] * 2
+    assert threaded == "only the main thread can stay with a container in the foreground"
+    assert not leftovers.found()

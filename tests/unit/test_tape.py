@@ -149,6 +149,16 @@ class TestLinking:
         assert linked.at(place, 4) == linked.at(other, 4) == b"abcd"
         assert linked.memory.count(b"abcd") == 2
 
+    def test_an_argv_is_one_for_all_candidates(self) -> None:
+        """However many there are of a program: it may be of megabytes."""
+        tape = Tape()
+        argv: list[Any] = ["one", 0]
+        for path in ("/bin/one", "/usr/bin/one"):
+            tape.call(c.SYS_execve, path, argv, ["two", 0])
+        linked = Linked(tape)
+        assert linked.row(0)[2] == linked.row(1)[2]
+        assert linked.row(0)[3] != linked.row(1)[3]
+
     def test_a_result_goes_into_a_rows_argument(self) -> None:
         tape = Tape()
         first = tape.call(1)
