@@ -81,6 +81,7 @@ _STEPS = (
 _FILE_SYSTEMS = ("devpts", "mqueue", "overlay", "ramfs", "sysfs", "tmpfs")
 _ENTERED = {"mnt": c.CLONE_NEWNS, "net": c.CLONE_NEWNET, "uts": c.CLONE_NEWUTS, "ipc": c.CLONE_NEWIPC}
 _ENTERED_MASK = c.CLONE_NEWNS | c.CLONE_NEWNET | c.CLONE_NEWUTS | c.CLONE_NEWIPC
+_FIRST_USER_NAMESPACE = 0xEFFFFFFD  # its inode: USER_NS_INIT_INO of linux/nsfs.h
 _ARGS = "config.json#/process/args/0"
 _PROC_FLAGS = c.MS_NOSUID | c.MS_NODEV | c.MS_NOEXEC  # the same bits as MOUNT_ATTR_*
 
@@ -91,7 +92,37 @@ def can_build(launch: Launch, namespaces: Namespaces) -> bool:
         return False
     if posix.geteuid() != 0 or thread_count() > 1 or (launch.hooks and launch.hooks.are_inside):
         return False
-    return all(_is_possible(step) for step in launch.plan.phase(ROOTFS))
+    return all(_is_possible(step) for step in launch.plan.phase(ROOTFS)) and _is_at_home()
+
+
+def _is_at_home() -> bool:
+    """Whether we may return to our namespaces, and setns(2) would bring us to the root that we have.
+
+    Who is root of a user namespace only, as with a rootless Podman, may be in namespaces of the host's. And if we are
+    in a chroot the hop is, too: pivot_root(2) would not move it, and the program would find the host's files.
+    """
+    if posix.stat("/proc/self/ns/user").st_ino != _FIRST_USER_NAMESPACE:
+        return False
+    fds = [posix.open(path, c.O_PATH | posix.O_CLOEXEC) for path in ("/", ".")]
+    fds.append(posix.open("/proc/self/ns/mnt", posix.O_RDONLY | posix.O_CLOEXEC))
+    root_fd, cwd_fd, home_fd = fds
+    try:
+        syscalls.setns(home_fd, c.CLONE_NEWNS)
+        try:  # Above the highest root is itself; a chroot is on a mount in another, or in another directory.
+            above_fd = syscalls.openat2(root_fd, "..", c.O_PATH, resolve=c.RESOLVE_NO_XDEV, expected=(errno.EXDEV,))
+            fds.extend([above_fd] if above_fd >= 0 else [])
+            return above_fd >= 0 and posix.fstat(above_fd).st_ino == posix.fstat(root_fd).st_ino
+        finally:
+            posix.fchdir(root_fd)
+            posix.chroot(".")
+            posix.fchdir(cwd_fd)
+    except KernelError as error:
+        if error.errno != errno.EPERM:
+            raise
+        return False
+    finally:
+        for fd in fds:
+            posix.close(fd)
 
 
 def _is_possible(step: Step) -> bool:

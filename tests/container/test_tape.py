@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +69,28 @@ def test_what_the_user_may_not_execute_is_passed_over(container: Container) -> N
     container.process["args"] = ["sleep", "100000"]
     assert container.run_detached().status == 0
     assert container.exec("tool").stdout == "second\n"
+
+
+def test_a_caller_in_a_chroot(container: Container, tmp_path: Path) -> None:
+    """Its root is not that of its mount namespace, to which setns(2) leads, and by which pivot_root(2) moves."""
+    container.process["args"] = ["ls", "/"]
+    container.write()
+    here = f'exec chroot {tmp_path} {container.runtime.command} --root {container.runtime.root} run -b "$0" "$1"'
+    script = f"mount --rbind / {tmp_path}; {here}"
+    command = ["unshare", "-m", "sh", "-c", script, str(container.path), container.id]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, stdin=-3, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(done.stdout.split()) == set(os.listdir(container.rootfs))
+
+
+@pytest.mark.parametrize("own", ["-Urm", "-Urmnui"])
+def test_a_caller_who_is_root_of_a_user_namespace(container: Container, own: str) -> None:
+    """Who may make namespaces, and enter them, but not return to those that are the host's."""
+    container.mounts[:] = [each for each in container.mounts if each["destination"] != "/dev/pts"]  # of a gid, 5
+    del container.linux["resources"]
+    container.process["args"] = ["echo", "inside"]
+    container.write()
+    runtime = [container.runtime.command, "--root", str(container.runtime.root), "--rootless", "true"]
+    command = ["unshare", own, *runtime, "run", "-b", str(container.path), container.id]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, stdin=-3, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "inside\n"), done.stderr
