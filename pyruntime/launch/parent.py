@@ -5,6 +5,7 @@ Read beside runc:libcontainer/process_linux.go:/^func .*initProcess.*start/.
 
 from __future__ import annotations
 
+import errno
 import posix
 import select
 
@@ -107,14 +108,14 @@ def identify(child: Child, launch: Launch) -> None:
             raise ProtocolError("the container's stage ended without a word", hint=fate(child.pid))
 
 
-def raise_what_is_waiting(child: Child) -> None:
+def raise_what_is_waiting(child: Child, *, ends: bool = False) -> None:
     """Raise the error that the child has sent meanwhile, if it has: why something of its own was not there for us.
 
-    ProtocolError if it has ended without a word.
+    ProtocolError if it has ended without a word. ends: it is about to, and closes its channel last.
     """
     poll = select.poll()
     poll.register(child.channel.fd, select.POLLIN)
-    while not child.channel.has_told and poll.poll(0):
+    while not child.channel.has_told and poll.poll(None if ends else 0):
         try:
             word, _ = child.channel.receive()
         except ProtocolError:  # ECONNRESET, which comes before what was said
@@ -131,8 +132,8 @@ def serve_until_ready(child: Child, launch: Launch) -> None:
     if launch.tape_fd >= 0:
         try:
             outside.build(child, launch)
-        except (KernelError, ProtocolError):
-            raise_what_is_waiting(child)
+        except (KernelError, ProtocolError) as error:
+            raise_what_is_waiting(child, ends=isinstance(error, KernelError) and error.errno == errno.ESRCH)
             raise
     else:
         identify(child, launch)

@@ -51,39 +51,37 @@ def build(
         leave, change_root = (roottree.leave_step(spec),), roottree.enter_step()
     rare = [*rare_steps(spec, new_keyring=not no_new_keyring), *_group_steps(spec, id), *_device_steps(spec)]
     mount_steps = [*mounts.mount_steps(spec, bundle_path)]
-    plan = Plan(
-        [
-            *(step for step in rare if step.phase == RESCTRL),
-            *resources.resource_steps(spec.get("linux", {}), cgroup),
-            *resources.owner_steps(spec, cgroup),
-            *_at_place_of(network, namespaces.namespace_steps(spec)),
-            *mounts.mapping_steps(spec, mount_steps),
-            *_connect_steps(network, spec),
-            *process.parent_steps(spec),
-            *(step for step in rare if step.phase == PARENT),
-            *(step for step in rare if step.phase == ROOTFS),
-            *process.before_root_steps(id, no_new_keyring),
-            *_await_network(network, spec),
-            *namespaces.identity_steps(spec),
-            *leave,
-            *mounts.root_steps(spec, rootfs_path(spec, bundle_path)),
-            *mount_steps,
-            *_file_steps(network, spec),
-            *mounts.notify_steps(notify_path),
-            *mounts.device_steps(spec),
-            *process.terminal_steps(spec),
-            mounts.MakeWorkingDirectory("config.json#/process/cwd", spec["process"]["cwd"]),
-            *_hooks(spec, "prestart", "createRuntime", "createContainer"),
-            *mounts.closing_steps(spec, mount_steps, change_root),
-            *(step for step in rare if step.phase == PROCESS),
-            *process.process_steps(spec, filter_steps(spec)),
-            *_hooks(spec, "startContainer"),
-            process.execute_step(spec, (*env, f"NOTIFY_SOCKET={mounts.NOTIFY_SOCKET}") if notify_path else env),
-            *_hooks(spec, "poststart", "poststop"),
-        ]
-    )
-    label_mounts(spec, plan.steps)
-    return plan
+    steps = [
+        *(step for step in rare if step.phase == RESCTRL),
+        *resources.resource_steps(spec.get("linux", {}), cgroup),
+        *resources.owner_steps(spec, cgroup),
+        *_at_place_of(network, namespaces.namespace_steps(spec)),
+        *mounts.mapping_steps(spec, mount_steps),
+        *_connect_steps(network, spec),
+        *process.parent_steps(spec),
+        *(step for step in rare if step.phase == PARENT),
+        *(step for step in rare if step.phase == ROOTFS),
+        *process.before_root_steps(id, no_new_keyring),
+        *_await_network(network, spec),
+        *namespaces.identity_steps(spec),
+        *leave,
+        *mounts.root_steps(spec, rootfs_path(spec, bundle_path)),
+        *mount_steps,
+        *_file_steps(network, spec),
+        *mounts.notify_steps(notify_path),
+        *mounts.device_steps(spec),
+        *process.terminal_steps(spec),
+        mounts.MakeWorkingDirectory("config.json#/process/cwd", spec["process"]["cwd"]),
+        *_hooks(spec, "prestart", "createRuntime", "createContainer"),
+        *mounts.closing_steps(spec, mount_steps, change_root),
+        *(step for step in rare if step.phase == PROCESS),
+        *process.process_steps(spec, filter_steps(spec)),
+        *_hooks(spec, "startContainer"),
+        process.execute_step(spec, (*env, f"NOTIFY_SOCKET={mounts.NOTIFY_SOCKET}") if notify_path else env),
+        *_hooks(spec, "poststart", "poststop"),
+    ]
+    label_mounts(spec, steps)
+    return Plan(steps)
 
 
 def _group_steps(spec: Spec, id: str) -> Iterable[Step]:

@@ -603,6 +603,14 @@ def every_step_class() -> set[type[Step]]:
     return {kind for kind in found if kind.__module__.startswith("pyruntime.") and not kind.__subclasses__()}
 
 
+def test_every_step_is_in_its_phase() -> None:
+    spec = rich_config()
+    spec["linux"]["mountLabel"] = "system_u:object_r:container_file_t:s0"
+    made = plan(spec)
+    of_phases = [step for phase in PHASES for step in made.phase(phase)]
+    assert of_phases == sorted(made, key=lambda step: PHASES.index(step.phase))
+
+
 def test_hooks_of_all_kinds() -> None:
     """config.md: path, args and env as execve takes them. Without args, the path is argv[0]."""
     spec = rich_config()
