@@ -36,7 +36,7 @@ from pyruntime.launch.ending import ask_for_label, end, load_early, settle
 from pyruntime.launch.inside import default_signals
 from pyruntime.launch.paths import Root
 from pyruntime.launch.perform import perform, performs
-from pyruntime.launch.tape import SAYS_PID, Tape
+from pyruntime.launch.tape import SAYS_PID, Row, Tape
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 from pyruntime.linux.call import Struct, u64
@@ -48,6 +48,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyruntime.launch.labels import Label
     from pyruntime.plan.step import Plan
+
+_NO_LIMIT = 0xFFFFFFFFFFFFFFFF  # RLIM_INFINITY
 
 
 class Entry:
@@ -72,17 +74,19 @@ class Entry:
 class Newcomer:
     """The subject of the ROOTFS and NAMESPACES steps of an `exec`: a process at the container's door.
 
-    tape: what it will do. fds: what it inherits for that, besides the channel; ours to close when it is there.
-    process: what the PROCESS steps are performed on. master_fd: the terminal's, once there is one.
+    tape: what it will do. late: what of it only the process does that the stage clones. fds: what it inherits for that,
+    besides the channel; ours to close when it is there. process: what the PROCESS steps are performed on.
+    master_fd: the terminal's, once there is one.
     """
 
-    __slots__ = ("console_fd", "fds", "init_fd", "init_pid", "label", "master_fd", "process", "root", "tape")
+    __slots__ = ("console_fd", "fds", "init_fd", "init_pid", "label", "late", "master_fd", "process", "root", "tape")
 
     def __init__(self, entry: Entry, channel_fd: int) -> None:
         self.tape = tape = Tape()
         self.init_fd, self.init_pid = entry.init_fd, entry.init_pid
         self.console_fd = entry.console_fd
         self.fds: list[int] = []
+        self.late: list[Row] = []
         self.master_fd = -1
         self.label: Label | None = None
         self.root = Root(f"/proc/{entry.init_pid}/root")
@@ -135,14 +139,25 @@ def _compile(newcomer: Newcomer, entry: Entry, channel_fd: int) -> None:
     tape.call(c.SYS_setsid, expected=errno.EPERM)  # as a seccomp agent may answer
     if process.terminal_fd >= 0:
         tape.call(c.SYS_ioctl, 0, c.TIOCSCTTY, 0)
+    tape.rows += newcomer.late
     tape.wait_for_word(channel_fd)
     end(process)
 
 
 @performs(LimitItself)
 def limit_itself(step: LimitItself, newcomer: Newcomer) -> None:
-    """runc:libcontainer/process_linux.go:/^func setupRlimits/, which the parent calls."""
-    newcomer.tape.call(c.SYS_prlimit64, 0, RLIMITS[step.kind], Struct(u64(step.soft, step.hard)), 0)
+    """RLIMIT_NPROC comes last, when the stage, which is the user's by then, is not among the user's processes any more.
+
+    runc:libcontainer/process_linux.go:/^func setupRlimits/, which the parent calls.
+    """
+    tape, number = newcomer.tape, RLIMITS[step.kind]
+    words = (0, number, Struct(u64(step.soft, step.hard)), 0)
+    if step.kind != "RLIMIT_NPROC":
+        tape.call(c.SYS_prlimit64, *words)
+        return
+    newcomer.late.append(Row(c.SYS_prlimit64, words, tape.mark))
+    # Only now may a hard limit be raised. Who may not raise it can't have more than there is, and is told so then.
+    tape.call(c.SYS_prlimit64, 0, number, Struct(u64(_NO_LIMIT, _NO_LIMIT)), 0, expected=errno.EPERM)
 
 
 @performs(EnterNamespaces)

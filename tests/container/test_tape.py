@@ -5,6 +5,7 @@ That it is performed, and each of its rows told when it fails, is what all other
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -94,3 +95,17 @@ def test_a_caller_who_is_root_of_a_user_namespace(container: Container, own: str
     command = ["unshare", own, *runtime, "run", "-b", str(container.path), container.id]
     done = subprocess.run(command, check=False, capture_output=True, text=True, stdin=-3, timeout=60)
     assert (done.returncode, done.stdout) == (0, "inside\n"), done.stderr
+
+
+@pytest.mark.parametrize("limit", [1, 50])
+def test_an_exec_of_a_user_who_may_have_one_process(container: Container, tmp_path: Path, limit: int) -> None:
+    """RLIMIT_NPROC counts those of the user on the host, and who brings the process there is not to be one of them."""
+    container.process["args"] = ["sleep", "100000"]
+    assert container.run_detached().status == 0
+    limits = [{"type": "RLIMIT_NPROC", "soft": limit, "hard": limit}]
+    user = {"uid": 71077, "gid": 71077}
+    process = container.process | {"args": ["cat", "/proc/self/limits"], "user": user, "rlimits": limits}
+    (tmp_path / "process.json").write_text(json.dumps(process))
+    result = container.exec(flags=["--process", str(tmp_path / "process.json")])
+    (line,) = [line for line in result.stdout.splitlines() if "processes" in line] or [result.stderr]
+    assert line.split()[2:4] == [str(limit)] * 2
