@@ -43,23 +43,8 @@ from pyruntime.launch.tape import Tape
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 from pyruntime.linux.clone import thread_count
-from pyruntime.plan.mounts import (
-    BindMount,
-    BindRoot,
-    CreateDevice,
-    LinkDevices,
-    MakeWorkingDirectory,
-    MaskPath,
-    MountCgroup,
-    MountFilesystem,
-    PivotRoot,
-    ReadonlyPath,
-    ReadonlyRoot,
-    RemountReadonly,
-    RootPropagation,
-    SharedRoot,
-)
-from pyruntime.plan.namespaces import AwaitNetwork, RaiseLoopback, SetDomainname, SetHostname, WriteSysctl
+from pyruntime.plan.mounts import BindMount, MountFilesystem, PivotRoot
+from pyruntime.plan.namespaces import AwaitNetwork
 from pyruntime.plan.step import ROOTFS
 
 TYPE_CHECKING = False
@@ -72,12 +57,8 @@ if TYPE_CHECKING:
     from pyruntime.launch.sync import Channel
     from pyruntime.plan.step import Step
 
-# What can be performed on a root that is another process's, too.
-_STEPS = (
-    *(BindMount, BindRoot, CreateDevice, LinkDevices, MakeWorkingDirectory, MaskPath, MountCgroup, MountFilesystem),
-    *(PivotRoot, ReadonlyPath, ReadonlyRoot, RemountReadonly, RootPropagation, SharedRoot),
-    *(AwaitNetwork, RaiseLoopback, SetDomainname, SetHostname, WriteSysctl),
-)
+# Whose steps are about a root file system or a namespace, and not about the process that is in them.
+_MODULES = ("pyruntime.plan.mounts", "pyruntime.plan.namespaces")
 _FILE_SYSTEMS = ("devpts", "mqueue", "overlay", "ramfs", "sysfs", "tmpfs")
 _ENTERED = {"mnt": c.CLONE_NEWNS, "net": c.CLONE_NEWNET, "uts": c.CLONE_NEWUTS, "ipc": c.CLONE_NEWIPC}
 _ENTERED_MASK = c.CLONE_NEWNS | c.CLONE_NEWNET | c.CLONE_NEWUTS | c.CLONE_NEWIPC
@@ -132,7 +113,7 @@ def _is_possible(step: Step) -> bool:
         return not step.source.startswith("/proc/")  # where "self" would be another
     if isinstance(step, PivotRoot):
         return not step.no_pivot  # a chroot of ours is not the hop's
-    return isinstance(step, _STEPS) or type(step) in BY_HOP or _is_hook(step)
+    return type(step).__module__ in _MODULES or type(step) in BY_HOP or _is_hook(step)
 
 
 def _is_hook(step: Step) -> bool:
