@@ -196,8 +196,8 @@ class Spawned:
         self.pid, self.pidfd = exeseal.spawn(flags, hop_fd, cgroup_fd=cgroup_fd, is_frozen=not may_sleep)
         os.close(hop_fd)
         os.close(theirs)
-        # A child that was forked may still be on its way to the execve.
-        while not self.link("exe").startswith("/memfd:pyruntime-hop"):
+        # A child that was forked may be on its way to the execve yet, and any in the midst of it: arguments come last.
+        while Path(f"/proc/{self.pid}/cmdline").read_bytes() != exeseal.NAME + b"\0":
             os.sched_yield()
 
     def link(self, name: str) -> str:
