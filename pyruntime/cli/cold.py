@@ -38,8 +38,8 @@ COLD = {
         "pyruntime.cli.run": "free_ids id_from_path _real_name _is_file",
         "pyruntime.creation": "plan_bundle _asks_own_systemd",
         "pyruntime.errors": (
-            "errno_name Error UsageError KernelError StateError NotFoundError ExistsError HookError NftError "
-            "SystemdError ProtocolError "
+            "errno_name Error UsageError StateError NotFoundError ExistsError HookError NftError SystemdError "
+            "ProtocolError "
         ),
         "pyruntime.images": "run _load _made",
         "pyruntime.jsontext": "_refuse_constant _explain _refuse_type _encode _string",
