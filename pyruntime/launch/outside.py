@@ -87,16 +87,19 @@ def _is_at_home() -> bool:
     fds = [posix.open(path, c.O_PATH | posix.O_CLOEXEC) for path in ("/", ".")]
     fds.append(posix.open("/proc/self/ns/mnt", posix.O_RDONLY | posix.O_CLOEXEC))
     root_fd, cwd_fd, home_fd = fds
+    is_at_home = False
     try:
         syscalls.setns(home_fd, c.CLONE_NEWNS)
         try:  # Above the highest root is itself; a chroot is on a mount in another, or in another directory.
             above_fd = syscalls.openat2(root_fd, "..", c.O_PATH, resolve=c.RESOLVE_NO_XDEV, expected=(errno.EXDEV,))
             fds.extend([above_fd] if above_fd >= 0 else [])
-            return above_fd >= 0 and posix.fstat(above_fd).st_ino == posix.fstat(root_fd).st_ino
+            is_at_home = above_fd >= 0 and posix.fstat(above_fd).st_ino == posix.fstat(root_fd).st_ino
         finally:
-            posix.fchdir(root_fd)
-            posix.chroot(".")
+            if not is_at_home:
+                posix.fchdir(root_fd)
+                posix.chroot(".")
             posix.fchdir(cwd_fd)
+        return is_at_home
     except KernelError as error:
         if error.errno != errno.EPERM:
             raise
@@ -236,14 +239,13 @@ def _visit(child: Child, launch: Launch, rootfs: Rootfs, steps: list[Step], tape
 class _Visit:
     """A stay of this process in another's namespaces. While it lasts nothing is imported, told, or interrupted."""
 
-    __slots__ = ("cwd_fd", "finders", "flags", "home_fds", "mask", "pidfd", "root_fd", "sinks", "told")
+    __slots__ = ("cwd_fd", "finders", "flags", "home_fds", "mask", "pidfd", "sinks", "told")
 
     def __init__(self, pidfd: int, flags: int) -> None:
         self.pidfd = pidfd
         self.flags = flags
         self.told: list[tuple[str, str]] = []
-        directory = c.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
-        self.root_fd, self.cwd_fd = posix.open("/", directory), posix.open(".", directory)
+        self.cwd_fd = posix.open(".", c.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
         self.home_fds = [
             (flag, posix.open(f"/proc/self/ns/{kind}", posix.O_RDONLY | posix.O_CLOEXEC))
             for kind, flag in _ENTERED.items()
@@ -261,14 +263,11 @@ class _Visit:
         syscalls.setns(self.pidfd, self.flags)
 
     def come_back(self) -> None:
-        """Return to our own namespaces, root and directory, and tell what there was to tell."""
+        """Return to our own namespaces, whose root is ours (`_is_at_home`), and tell what there was to tell."""
         for flag, home_fd in self.home_fds:
             syscalls.setns(home_fd, flag)
             posix.close(home_fd)
-        posix.fchdir(self.root_fd)
-        posix.chroot(".")
         posix.fchdir(self.cwd_fd)
-        posix.close(self.root_fd)
         posix.close(self.cwd_fd)
         for each, own in self.finders:
             each[:] = own

@@ -72,6 +72,19 @@ def test_what_the_user_may_not_execute_is_passed_over(container: Container) -> N
     assert container.exec("tool").stdout == "second\n"
 
 
+@pytest.mark.needs("root")
+def test_a_caller_without_the_right_to_chroot(container: Container) -> None:
+    """CAP_SYS_CHROOT, which setns(2) asks for to enter a mount namespace: the root is built by the child then."""
+    command = f"{container.runtime.command} --root {container.runtime.root} run -b {container.path} {container.id}"
+    container.process["args"] = ["echo", "inside"]
+    for sets in ("bounding", "effective", "permitted"):
+        container.process["capabilities"][sets] = []
+    container.write()
+    drop = ["setpriv", "--bounding-set", "-sys_chroot", "--inh-caps", "-sys_chroot", *command.split()]
+    result = subprocess.run(drop, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "inside\n", "")
+
+
 def test_a_caller_in_a_chroot(container: Container, tmp_path: Path) -> None:
     """Its root is not that of its mount namespace, to which setns(2) leads, and by which pivot_root(2) moves."""
     container.process["args"] = ["ls", "/"]

@@ -301,7 +301,6 @@ LOOKS_UP = {
     "launch.outside._write_first_half": "the root of the mount namespace, the host's yet",
     "launch.outside._is_at_home": "our own namespaces, root and directory, on the host",
     "launch.outside._Visit.__init__": "our own namespaces, root and directory, on the host",
-    "launch.outside._Visit.come_back": "the working directory is our own root's descriptor",
 }
 
 
