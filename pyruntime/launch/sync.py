@@ -227,10 +227,19 @@ def start_error(answer: bytes, program: str) -> Error:
 
 
 # What the hop still calls when a filter is loaded.
-_FILTERED = (c.SYS_read, c.SYS_capset, c.SYS_clone, c.SYS_setsid, c.SYS_ioctl, c.SYS_accept4, c.SYS_close)
+_FILTERED = (
+    c.SYS_read,
+    c.SYS_capset,
+    c.SYS_prlimit64,
+    c.SYS_clone,
+    c.SYS_setsid,
+    c.SYS_ioctl,
+    c.SYS_accept4,
+    c.SYS_close,
+)
 _FILTER_HINT = (
     "without noNewPrivileges a seccomp profile must allow capset, too, and one that notifies what a start still takes: "
-    "read, close, accept4, close_range, for exec also clone and setsid"
+    "read, close, accept4, close_range, for exec also clone, setsid and prlimit64"
 )
 
 # See aa_change_onexec(2).
