@@ -1,7 +1,8 @@
 """How a tape ends: what the hop does when the process has the user's rights, up to the execve of the program.
 
-`create` waits here for `start`, and reports to its connection then; `run` goes on. What judges or confines the program
-comes last, so that it needs to allow nothing else: the AppArmor or SELinux label, then the seccomp filter.
+The AppArmor or SELinux label is asked for first: it takes effect with execve. `create` waits then for `start`, and
+reports to its connection from there on; `run` goes on. The seccomp filter, which takes effect at once, comes last, so
+that it needs to allow nothing else.
 
 Read beside the end of runc:libcontainer/standard_init_linux.go and of runc:libcontainer/setns_init_linux.go.
 """

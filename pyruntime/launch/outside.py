@@ -4,6 +4,7 @@
       | ---- clone3(new namespaces, into the cgroup), execve -->  |
       |                                                           |  keyring, cgroup namespace; its procfs
       | <---------------------------------------- MOUNT -------   |  detached, with its descriptor (SCM_RIGHTS)
+      | <---------------------------------------- READY -------   |  in all of its namespaces
       |  setns(the child's mount, network, ... namespaces)        |
       |  rootfs, pivot_root                                       |
       |  setns(its own again)                                     |
