@@ -73,30 +73,35 @@ class MonitorGroup(Step):
         return f"make the monitoring group {self.monitor}"
 
 
-class JoinGroup(Step):
-    """The container's process becomes a member, and with it all that it will start."""
+class BecomeMember(Step):
+    """A process becomes a member of a group, and with it all that it will start."""
 
     phase = PARENT
-    why = "linux.intelRdt asks for it"
 
     group: str
     monitor: str  # "" for none
 
+    @classmethod
+    def fields(cls) -> tuple[str, ...]:
+        """The same for both kinds."""
+        return ("where", "group", "monitor")
+
     def text(self) -> str:
-        return f"put the process into {_membership(self.group, self.monitor)}"
+        name = f"the resctrl group {self.group}" if self.group else "the default group of resctrl"
+        within = f", and there into the monitoring group {self.monitor}" if self.monitor else ""
+        return f"put the process into {name}{within}"
 
 
-class FollowIntoGroup(Step):
+class JoinGroup(BecomeMember):
+    """The container's own process."""
+
+    why = "linux.intelRdt asks for it"
+
+
+class FollowIntoGroup(BecomeMember):
     """What `exec` brings into a container belongs where the container's first process is."""
 
-    phase = PARENT
     why = "what enters the container shares its part of the caches"
-
-    group: str
-    monitor: str
-
-    def text(self) -> str:
-        return f"put the process into {_membership(self.group, self.monitor)}"
 
 
 def group_steps(spec: Spec, id: str) -> Iterator[Step]:
@@ -118,11 +123,6 @@ def follow_steps(spec: Spec, id: str) -> Iterator[Step]:
     """What an `exec` into the container `id` does in resctrl."""
     wanted = spec["linux"]["intelRdt"]
     yield FollowIntoGroup(_PLACE, _group(wanted, id), _monitor(wanted, id))
-
-
-def _membership(group: str, monitor: str) -> str:
-    name = f"the resctrl group {group}" if group else "the default group of resctrl"
-    return f"{name}, and there into the monitoring group {monitor}" if monitor else name
 
 
 def _group(wanted: IntelRdt, id: str) -> str:
