@@ -39,15 +39,19 @@ except NotFoundError as error:
 """
 
 
-def test_the_verbs(container: Container, leftovers: Leftovers) -> None:
+def run_with(container: Container, program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the library's user, with the container's names in it."""
     container.write()
     library = Path(__file__).resolve().parent.parent.parent
-    code = PROGRAM.format(
+    code = program.format(
         library=str(library), root=str(container.runtime.root), bundle=str(container.path), id=container.id
     )
-    done = subprocess.run(
-        [sys.executable, "-IS", "-c", code], check=False, capture_output=True, text=True, stdin=-3, timeout=60
-    )
+    command = [sys.executable, "-IS", "-c", code]
+    return subprocess.run(command, check=False, capture_output=True, text=True, stdin=-3, timeout=60)
+
+
+def test_the_verbs(container: Container, leftovers: Leftovers) -> None:
+    done = run_with(container, PROGRAM)
     expected = ["7", f"created ['{container.id}']", "running 1", "3 True", f"{container.id}: container does not exist"]
     assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, expected, "")
     assert not leftovers.found()
@@ -88,14 +92,7 @@ sys.stdout.flush()
 
 def test_nothing_is_left_in_the_callers_process(container: Container, leftovers: Leftovers) -> None:
     """No descriptor, also by what fails; and it is in its own namespaces."""
-    container.write()
-    library = Path(__file__).resolve().parent.parent.parent
-    code = FAILING.format(
-        library=str(library), root=str(container.runtime.root), bundle=str(container.path), id=container.id
-    )
-    done = subprocess.run(
-        [sys.executable, "-IS", "-c", code], check=False, capture_output=True, text=True, stdin=-3, timeout=60
-    )
+    done = run_with(container, FAILING)
     assert (done.returncode, done.stderr) == (0, "")
     *failed, threaded = done.stdout.splitlines()
     assert [word for line in failed for word in ("/nowhere", "E2BIG") if word in line] == ["/nowhere", "E2BIG"] * 2
