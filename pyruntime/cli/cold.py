@@ -23,7 +23,7 @@ COLD = {
             "raw_call call c_string address memory_at u64 u32 string_vector _failure _text _show hint "
         ),
         "pyruntime.linux.constants": "value_name flag_names",
-        "pyruntime.linux.files": "replace append rewrite exists _write_all",
+        "pyruntime.linux.files": "replace append rewrite exists write_all",
         "pyruntime.linux.proc": "in_first_user_namespace write_file write mounts _unescape start_time",
         "pyruntime.report": "warn debug",
         "pyruntime.state.store": "listing _damaged _make_parents _is_directory _working_directory _remove_tree _failed",
@@ -117,7 +117,7 @@ COLD = {
         "pyruntime.linux.call": "raw_call memory_at _failure _text _show hint",
         "pyruntime.linux.clone": "clone3 thread_count",
         "pyruntime.linux.constants": "value_name flag_names",
-        "pyruntime.linux.files": "replace append rewrite exists unlink _write_all",
+        "pyruntime.linux.files": "replace append rewrite exists unlink",
         "pyruntime.linux.proc": "in_first_user_namespace write_file write mounts _unescape start_time",
         "pyruntime.linux.syscalls": (
             "mount umount2 pivot_root open_tree move_mount mount_setattr close_range mknodat fstatfs_type socket bind "

@@ -94,9 +94,13 @@ class Process:
         self.terminal_fd = -1  # ours, of a terminal that will be its stdio
         self.sees_ids = True  # whether we see the owner of a file by the same numbers as it
 
+    def every_capability(self) -> int:
+        """All that the kernel knows, as a mask."""
+        return (1 << self.last_cap + 1) - 1
+
     def enter_user_namespace(self) -> None:
         """From here on it is in another user namespace than we: with all rights there, and with IDs of its own."""
-        self.held = (1 << self.last_cap + 1) - 1
+        self.held = self.every_capability()
         self.sees_ids = False
 
     def descriptors(self, *others: int) -> list[int]:
@@ -119,12 +123,11 @@ class Filter:
 
 def compile_steps(plan: Plan, process: Process) -> None:
     """Add the rows of the plan's PROCESS steps, each marked with its step's place. Raises ConfigError, KernelError."""
-    for index, step in enumerate(plan):
+    for step in process.tape.marking(plan):
         if step.phase == PROCESS:
-            process.tape.mark = index + 1
             perform((step,), process)
         elif process.label is not None and step is process.label.step:
-            process.label.mark = index + 1
+            process.label.mark = process.tape.mark
 
 
 def begin(tape: Tape, channel_fd: int) -> None:
@@ -239,7 +242,7 @@ def set_capabilities(step: SetCapabilities, process: Process) -> None:
 
     runc:libcontainer/capabilities/capabilities.go:/^func .*ApplyCaps/
     """
-    known, held = (1 << process.last_cap + 1) - 1, process.held
+    known, held = process.every_capability(), process.held
     lacking = (step.effective | step.permitted) & known & ~held
     if lacking:
         names = ", ".join(name for name, number in caps.CAPABILITIES.items() if lacking >> number & 1)
@@ -258,8 +261,7 @@ def set_capabilities(step: SetCapabilities, process: Process) -> None:
 
 def capset(tape: Tape, *sets: int) -> None:
     """Add a capset(2) of the sets effective, permitted and inheritable, as masks."""
-    low, high = [mask & 0xFFFFFFFF for mask in sets], [mask >> 32 for mask in sets]
-    tape.call(c.SYS_capset, Struct(u32(c._LINUX_CAPABILITY_VERSION_3, 0)), Struct(u32(*low, *high)))
+    tape.call(c.SYS_capset, *syscalls.capability_structs(*sets))
 
 
 @performs(Execute)

@@ -23,6 +23,7 @@ from fcntl import fcntl
 from pyruntime.errors import KernelError, UnsupportedError
 from pyruntime.linux import clone, syscalls
 from pyruntime.linux import constants as c
+from pyruntime.linux.files import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,9 +89,7 @@ def sealed(tape: Tape, report_fd: int, *, is_continued: bool = False) -> int:
     hop_fd = syscalls.memfd_create("pyruntime-hop", flags | c.MFD_EXEC, expected=(errno.EINVAL,))
     if hop_fd < 0:  # before Linux 6.3, where it is executable anyway
         hop_fd = syscalls.memfd_create("pyruntime-hop", flags)
-    content = memoryview(image(tape.linked(TAPE, report_fd), is_continued=is_continued))
-    while content:
-        content = content[posix.write(hop_fd, content) :]
+    write_all(hop_fd, image(tape.linked(TAPE, report_fd), is_continued=is_continued))
     fcntl(hop_fd, c.F_ADD_SEALS, c.F_SEAL_SEAL | c.F_SEAL_SHRINK | c.F_SEAL_GROW | c.F_SEAL_WRITE)
     return hop_fd
 

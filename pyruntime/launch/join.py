@@ -122,9 +122,8 @@ def _compile(newcomer: Newcomer, entry: Entry, channel_fd: int) -> None:
     tape.call(c.SYS_prctl, c.PR_SET_PDEATHSIG, c.SIGKILL)
     default_signals(tape)
     tape.call(c.SYS_setsid)
-    for index, step in enumerate(entry.plan):
+    for step in tape.marking(entry.plan):
         if step.phase in (ROOTFS, NAMESPACES):
-            tape.mark = index + 1
             perform((step,), newcomer)
     process.label = newcomer.label
     compile_steps(entry.plan, process)

@@ -44,6 +44,7 @@ from pyruntime.launch.tape import Tape
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
 from pyruntime.linux.clone import thread_count
+from pyruntime.linux.files import write_all
 from pyruntime.plan.mounts import BindMount, MountFilesystem, PivotRoot
 from pyruntime.plan.namespaces import AwaitNetwork
 from pyruntime.plan.step import ROOTFS
@@ -167,8 +168,7 @@ def _write_first_half(tape: Tape, launch: Launch, namespaces: Namespaces, channe
         tape.call(c.SYS_unshare, c.CLONE_NEWCGROUP)
     rootfs = Rootfs("", "", -1, channel)
     rootfs.tape = tape
-    for index, step in enumerate(launch.plan):
-        tape.mark = index + 1
+    for step in tape.marking(launch.plan):
         for joined, fd in namespaces.joins:
             if joined is step:
                 tape.call(c.SYS_setns, fd, joined.flag)
@@ -213,12 +213,11 @@ def build(child: Child, launch: Launch) -> None:
                 part.append(step)
         tape = Tape()
         _visit(child, launch, rootfs, part, tape)
-        content = memoryview(tape.linked(exeseal.CONTINUED))
+        content = tape.linked(exeseal.CONTINUED)
         if len(content) > exeseal.LONGEST:  # more than the kernel takes, too
             call, hint = f"execve({child.channel.program!r})", EXECVE_HINTS["E2BIG"]
             raise KernelError(call, errno.E2BIG, where=_ARGS, hint=hint)
-        while content:
-            content = content[posix.write(launch.tape_fd, content) :]
+        write_all(launch.tape_fd, content)
     finally:
         let_go(rootfs)
         for fd in (launch.tape_fd, *rootfs.trees.values()):

@@ -31,7 +31,10 @@ from pyruntime.linux.call import Struct, address, c_string, raw_call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, TypeAlias
+
+    from pyruntime.plan.step import Plan, Step
 
     # An int; a C string; a struct; memory that is written to; a block of words, such as an argv; another row's word.
     Word: TypeAlias = "int | str | bytes | Struct | bytearray | list[Any] | tuple[Any, int]"
@@ -72,6 +75,12 @@ class Tape:
         self.rows: list[Row] = []
         self.mark = 0
         self.reserved: list[int] = []
+
+    def marking(self, plan: Plan) -> Iterator[Step]:
+        """The steps of a plan; the rows that are added meanwhile are marked as for the one at hand."""
+        for index, step in enumerate(plan):
+            self.mark = index + 1
+            yield step
 
     def call(self, number: int, *arguments: Word, expected: int = 0) -> Row:
         """Add a call. `expected` is an errno after which the next row goes on as after success."""

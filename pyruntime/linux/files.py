@@ -21,7 +21,7 @@ def replace(path: str, data: bytes, mode: int = 0o600) -> None:
     try:
         file_fd = posix.open(temporary_path, _OPEN_NEW, mode)
         try:
-            _write_all(file_fd, data)
+            write_all(file_fd, data)
         finally:
             posix.close(file_fd)
         posix.rename(temporary_path, path)
@@ -34,7 +34,7 @@ def append(path: str, data: bytes) -> None:
     """Add to the end of a file, which is made with mode 0600 if it is missing. Raises OSError."""
     file_fd = posix.open(path, _OPEN_TO_APPEND, 0o600)
     try:
-        _write_all(file_fd, data)
+        write_all(file_fd, data)
     finally:
         posix.close(file_fd)
 
@@ -46,7 +46,7 @@ def rewrite(path: str, data: bytes) -> None:
     """
     file_fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
     try:
-        _write_all(file_fd, data)
+        write_all(file_fd, data)
         posix.ftruncate(file_fd, len(data))
     finally:
         posix.close(file_fd)
@@ -69,6 +69,7 @@ def unlink(path: str) -> None:
         return
 
 
-def _write_all(file_fd: int, data: bytes) -> None:
+def write_all(file_fd: int, data: bytes) -> None:
+    """Write all of it, however much the kernel takes at once. Raises OSError. See write(2)."""
     while data:
         data = data[posix.write(file_fd, data) :]

@@ -23,6 +23,7 @@ import time
 from pyruntime.errors import errno_name
 from pyruntime.linux import constants as c
 from pyruntime.linux import syscalls
+from pyruntime.linux.files import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ class Output:
 def memfd(name: str, data: bytes) -> int:
     """A descriptor from which these bytes can be read, to be a program's stdin. Raises KernelError, OSError."""
     fd = syscalls.memfd_create(name)
-    while data:
-        data = data[posix.write(fd, data) :]
+    write_all(fd, data)
     posix.lseek(fd, 0, 0)
     return fd
 

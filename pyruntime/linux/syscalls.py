@@ -377,9 +377,13 @@ def _id(number: int) -> int:
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the three capability sets of this process, as masks of 64 bits (caps.mask). See capset(2)."""
-    sets = (effective, permitted, inheritable)
+    call(SYS_capset, *capability_structs(effective, permitted, inheritable))
+
+
+def capability_structs(*sets: int) -> tuple[bytearray, Struct]:
+    """What capset(2) takes for the sets effective, permitted and inheritable: whose they are to be, and the sets."""
     low, high = [mask & 0xFFFFFFFF for mask in sets], [mask >> 32 for mask in sets]
-    call(SYS_capset, bytearray(u32(_LINUX_CAPABILITY_VERSION_3, 0)), Struct(u32(*low, *high)))
+    return bytearray(u32(_LINUX_CAPABILITY_VERSION_3, 0)), Struct(u32(*low, *high))
 
 
 def capget() -> tuple[int, int, int]:
